@@ -1,0 +1,1 @@
+"""The training core. Knows tensors; knows no web, database, queue or Redis."""

@@ -1,0 +1,220 @@
+"""Models, datasets and optimizers by name: what there is, what it takes, where its code lives.
+
+Imports no torch, so that the web process can show the catalog and stay small. `build` and `load` name the code as
+`"module:function"`; the trainer imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ModelOptions(BaseModel):
+    """Base of every model's own options: closed, so that a misspelt option is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class LeNetOptions(ModelOptions):
+    activation: Literal["sigmoid", "tanh", "relu"] = Field(
+        "sigmoid", title="Activation", description="The homework uses sigmoid; ReLU learns far faster."
+    )
+    pooling: Literal["max", "avg"] = Field(
+        "max", title="Pooling", description="The homework uses max-pooling; the 1998 paper averaged."
+    )
+    init: Literal["default", "xavier"] = Field(
+        "default", title="Initialisation", description="PyTorch's default, or Xavier uniform with zero biases."
+    )
+
+
+class AlexNetOptions(ModelOptions):
+    dropout: float = Field(
+        0.5, ge=0, lt=1, title="Dropout", description="Chance that a unit of the first two linear layers is dropped."
+    )
+
+
+class ResNetOptions(ModelOptions):
+    residual: bool = Field(
+        True, title="Shortcuts", description="Off: the plain net of the same depth, to see what the shortcut buys."
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    """One architecture.
+
+    `recipe` holds the spec fields that learn well with it: what the form fills in when the model is chosen.
+    `parameters` counts the trainable numbers for one 28x28 grey channel and ten classes, with default options.
+    """
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    build: str
+    parameters: int
+    options: type[ModelOptions]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One classification data set: `shape` is (channels, height, width) as the models see it.
+
+    `files` lists, relative to the datasets folder, what must be on disk; each entry is a tuple of alternatives.
+    A data set without files ships with a library and is always there.
+    """
+
+    name: str
+    title: str
+    summary: str
+    load: str
+    shape: tuple[int, int, int]
+    classes: int
+    train_size: int
+    val_size: int
+    files: tuple[tuple[str, ...], ...] = ()
+    download_mb: int = 0
+
+    def on_disk(self, root: Path) -> bool:
+        """True when every file that the data set needs lies under `root` (or it needs none)."""
+        return all(any((root / name).is_file() for name in alternatives) for alternatives in self.files)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value of a closed spec field, with the words the form shows for it."""
+
+    name: str
+    title: str
+    summary: str
+
+
+def _idx_files(folder: str) -> tuple[tuple[str, ...], ...]:
+    names = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+    kinds = ("idx3-ubyte", "idx1-ubyte") * 2
+    return tuple(
+        (f"{folder}/raw/{name}-{kind}", f"{folder}/raw/{name}-{kind}.gz")
+        for name, kind in zip(names, kinds, strict=True)
+    )
+
+
+MODELS: dict[str, Model] = {
+    m.name: m
+    for m in (
+        Model(
+            "lenet",
+            "LeNet",
+            "Two small convolutions and three linear layers; the homework's first network.",
+            "LeCun et al. 1998, Gradient-based learning applied to document recognition",
+            "ml.models.lenet:build",
+            44_426,
+            LeNetOptions,
+            {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "schedule": "onecycle", "model_options": {"activation": "relu"}},
+        ),
+        Model(
+            "alexnet",
+            "AlexNet",
+            "Five convolutions and three linear layers with ReLU and dropout, scaled to 28x28.",
+            "Krizhevsky et al. 2012, ImageNet classification with deep convolutional neural networks",
+            "ml.models.alexnet:build",
+            0,
+            AlexNetOptions,
+            {"optimizer": "adamw", "lr": 0.001, "schedule": "onecycle"},
+        ),
+        Model(
+            "resnet8",
+            "ResNet-8",
+            "The smallest residual net of the paper's CIFAR family: three stages of one block.",
+            "He et al. 2016, Deep residual learning for image recognition, section 4.2",
+            "ml.models.resnet:resnet8",
+            0,
+            ResNetOptions,
+            {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
+        ),
+        Model(
+            "resnet20",
+            "ResNet-20",
+            "The paper's CIFAR family with three blocks a stage.",
+            "He et al. 2016, Deep residual learning for image recognition, section 4.2",
+            "ml.models.resnet:resnet20",
+            0,
+            ResNetOptions,
+            {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
+        ),
+        Model(
+            "resnet18",
+            "ResNet-18",
+            "The paper's ImageNet net with a 3x3 stem for small images; wants a GPU for full MNIST.",
+            "He et al. 2016, Deep residual learning for image recognition, table 1",
+            "ml.models.resnet:resnet18",
+            0,
+            ResNetOptions,
+            {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
+        ),
+    )
+}
+
+DATASETS: dict[str, Dataset] = {
+    d.name: d
+    for d in (
+        Dataset(
+            "digits",
+            "Digits",
+            "1,797 handwritten digits bundled with scikit-learn, enlarged from 8x8 to 28x28; needs no network.",
+            "ml.data:load_digits",
+            (1, 28, 28),
+            10,
+            1_437,
+            360,
+        ),
+        Dataset(
+            "mnist",
+            "MNIST",
+            "70,000 handwritten digits; the 10,000 test images are the validation set.",
+            "ml.data:load_mnist",
+            (1, 28, 28),
+            10,
+            60_000,
+            10_000,
+            _idx_files("MNIST"),
+            12,
+        ),
+        Dataset(
+            "fashion-mnist",
+            "Fashion-MNIST",
+            "70,000 pictures of clothes in MNIST's format; harder than digits.",
+            "ml.data:load_fashion_mnist",
+            (1, 28, 28),
+            10,
+            60_000,
+            10_000,
+            _idx_files("FashionMNIST"),
+            31,
+        ),
+    )
+}
+
+OPTIMIZERS: dict[str, Choice] = {
+    c.name: c
+    for c in (
+        Choice("sgd", "SGD", "Stochastic gradient descent, with momentum if given."),
+        Choice("adam", "Adam", "Adaptive moments; weight decay is added to the gradient."),
+        Choice("adamw", "AdamW", "Adam with decoupled weight decay."),
+    )
+}
+
+SCHEDULES: dict[str, Choice] = {
+    c.name: c
+    for c in (
+        Choice("constant", "Constant", "The learning rate stays as given."),
+        Choice("cosine", "Cosine", "Falls from the given rate to zero along half a cosine."),
+        Choice("step", "Step", "Divided by ten at one half and at three quarters of the steps."),
+        Choice("onecycle", "One-cycle", "Rises to the given rate in the first 30 %, then falls to nearly zero."),
+    )
+}

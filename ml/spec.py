@@ -1,0 +1,173 @@
+"""RunSpec: the one description of a run.
+
+The form's bounds, the API's validation, the stored JSON and the command line's flags all come from this class. It
+holds no path, no URL and no code, and imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
+
+MAX_STEPS = 100_000_000
+
+
+def _one_of(value: str, what: str, names: list[str]) -> str:
+    if value not in names:
+        raise ValueError(f"unknown {what} {value!r}; choose one of {', '.join(names)}")
+    return value
+
+
+class RunSpec(BaseModel):
+    """What to train: closed, bounded, flat. Every field has a default; unknown fields are refused.
+
+    Numbers are strict: a string or a boolean is no number, NaN and infinity are refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    model: str = Field(
+        "lenet",
+        title="Model",
+        description="The architecture to train.",
+        max_length=64,
+        json_schema_extra={"enum": list(MODELS)},
+    )
+    dataset: str = Field(
+        "mnist",
+        title="Dataset",
+        description="The images to learn from.",
+        max_length=64,
+        json_schema_extra={"enum": list(DATASETS)},
+    )
+    train_size: int | None = Field(
+        None,
+        ge=1,
+        le=10_000_000,
+        title="Training images",
+        description="How many training images to use, drawn by the seed; empty for all.",
+    )
+    val_size: int | None = Field(
+        None,
+        ge=1,
+        le=10_000_000,
+        title="Validation images",
+        description="How many validation images to evaluate on, the same ones for every run; empty for all.",
+    )
+    epochs: int = Field(3, ge=1, le=10_000, title="Epochs", description="Passes over the training images.")
+    batch_size: int = Field(64, ge=1, le=65_536, title="Batch size", description="Images per optimizer step.")
+    lr: float = Field(
+        0.01, gt=0, le=10, title="Learning rate", description="Peak learning rate; the schedule may lower it."
+    )
+    optimizer: str = Field(
+        "sgd",
+        title="Optimizer",
+        description="The update rule.",
+        max_length=64,
+        json_schema_extra={"enum": list(OPTIMIZERS)},
+    )
+    momentum: float = Field(
+        0.0, ge=0, lt=1, title="Momentum", description="For SGD; 0 is plain SGD. Adam and AdamW ignore it."
+    )
+    weight_decay: float = Field(0.0, ge=0, le=1, title="Weight decay", description="Pulls weights toward zero.")
+    schedule: str = Field(
+        "constant",
+        title="Schedule",
+        description="How the learning rate moves over the run.",
+        max_length=64,
+        json_schema_extra={"enum": list(SCHEDULES)},
+    )
+    seed: int = Field(
+        0, ge=0, le=2**32 - 1, title="Seed", description="Fixes initial weights, order and subset: same seed, same run."
+    )
+    input_scaling: Literal["standardize", "unit", "raw"] = Field(
+        "standardize",
+        title="Input scaling",
+        description="Pixels to mean 0 and deviation 1, to 0..1, or left at 0..255.",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", title="Precision", description="Number format of the arithmetic; auto is fp32 in this version."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", title="Device", description="Auto takes the slot's GPU where there is one."
+    )
+    model_options: dict[str, Any] = Field(
+        default_factory=dict, title="Model options", description="The chosen model's own options."
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, value: str) -> str:
+        return _one_of(value, "model", list(MODELS))
+
+    @field_validator("dataset")
+    @classmethod
+    def _known_dataset(cls, value: str) -> str:
+        return _one_of(value, "dataset", list(DATASETS))
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known_optimizer(cls, value: str) -> str:
+        return _one_of(value, "optimizer", list(OPTIMIZERS))
+
+    @field_validator("schedule")
+    @classmethod
+    def _known_schedule(cls, value: str) -> str:
+        return _one_of(value, "schedule", list(SCHEDULES))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        options = MODELS[self.model].options
+        try:
+            parsed = options.model_validate(self.model_options)
+        except ValidationError as error:
+            # Re-raised with the option's place, so that the form can put the message beside its field.
+            raise ValidationError.from_exception_data(
+                type(self).__name__,
+                [
+                    {
+                        "type": e["type"],
+                        "loc": ("model_options", *e["loc"]),
+                        "input": e["input"],
+                        "ctx": e.get("ctx", {}),
+                    }  # type: ignore[typeddict-item]
+                    for e in error.errors()
+                ],
+            ) from None
+        # Stored whole, so that a later change of a default cannot change what this run was.
+        object.__setattr__(self, "model_options", parsed.model_dump())
+        data = DATASETS[self.dataset]
+        for name, have in (("train_size", data.train_size), ("val_size", data.val_size)):
+            asked = getattr(self, name)
+            if asked is not None and asked > have:
+                raise _field_error(
+                    name, asked, f"{data.title} has {have} images there; ask for at most {have} or leave it empty"
+                )
+        if self.total_steps > MAX_STEPS:
+            raise _field_error(
+                "epochs", self.epochs, f"that makes {self.total_steps} steps, over {MAX_STEPS}; lower the epochs or raise the batch size"
+            )
+        return self
+
+    @property
+    def images_per_epoch(self) -> int:
+        return self.train_size or DATASETS[self.dataset].train_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one epoch; the last batch may be smaller than the others."""
+        return -(-self.images_per_epoch // self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+
+def _field_error(name: str, value: Any, message: str) -> ValidationError:
+    from pydantic_core import PydanticCustomError
+
+    error = PydanticCustomError("value_error", message)  # type: ignore[arg-type]
+    return ValidationError.from_exception_data("RunSpec", [{"type": error, "loc": (name,), "input": value}])
