@@ -1,0 +1,79 @@
+"""What `ml.train.train` yields, in the order in which it happens. Knows no torch.
+
+    Prepared, then per epoch: Points..., Evaluating..., Evaluated, Snapshot; at the end Done.
+
+A Snapshot may also come between any two of these where the consumer asked for one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Data and model are ready; the next event is the first step's.
+
+    `start_step` steps are already done (0 in a new run). `resolved` is plain JSON: what the spec's "auto" and "all"
+    came to, and the versions of everything that shapes the numbers.
+    """
+
+    total_steps: int
+    steps_per_epoch: int
+    start_step: int
+    parameters: int
+    resolved: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Consecutive steps done since the last Points; all lists have one entry a step.
+
+    `step` counts from 1; `time` is in Unix seconds; `values` maps `train/loss`, `train/accuracy` (of the step's own
+    batch, 0..1) and `train/lr` to their numbers, NaN and infinity included.
+    """
+
+    step: list[int]
+    time: list[float]
+    values: dict[str, list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluating:
+    """The epoch's validation has begun or goes on: `done` of `total` images."""
+
+    epoch: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Mean loss and accuracy (0..1) over the validation images, after `step` steps."""
+
+    step: int
+    epoch: int
+    time: float
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a bit-identical continuation after `step` needs, copied to the CPU; see `ml.checkpoint`."""
+
+    step: int
+    epoch: int
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """All epochs are trained and evaluated."""
+
+    step: int
+    epoch: int
+
+
+Event = Prepared | Points | Evaluating | Evaluated | Snapshot | Done

@@ -1,0 +1,113 @@
+"""Ready-made controlled comparisons: several runs that differ in their model and in nothing else.
+
+Imports no torch, so that the web process and the client can offer them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ml.catalog import MODELS
+
+DEMO: dict[str, Any] = {
+    "batch_size": 64,
+    "lr": 0.02,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "seed": 0,
+    "input_scaling": "standardize",
+    "device": "auto",
+}
+DEMO_SIZES: dict[str, dict[str, Any]] = {
+    "mnist": {"train_size": 10_000, "val_size": 2_000, "epochs": 6},
+    "digits": {"train_size": None, "val_size": None, "epochs": 30},
+}
+HOMEWORK: dict[str, Any] = {
+    "dataset": "mnist",
+    "batch_size": 64,
+    "lr": 0.01,
+    "optimizer": "sgd",
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "seed": 0,
+    "input_scaling": "unit",  # what torchvision's ToTensor gives
+    "device": "auto",
+}
+
+
+class NamedSpec(NamedTuple):
+    """One run to submit: its name for people and the fields of its RunSpec."""
+
+    name: str
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named set of runs; `specs` holds what RunSpec validates, one dictionary a run."""
+
+    name: str
+    title: str
+    summary: str
+    runs: tuple[NamedSpec, ...]
+
+    @property
+    def specs(self) -> tuple[dict[str, Any], ...]:
+        return tuple(run.spec for run in self.runs)
+
+
+def _compare(shared: dict[str, Any], models: dict[str, dict[str, Any]]) -> tuple[NamedSpec, ...]:
+    """One run a model, named by the model's title, with every other field shared."""
+    return tuple(
+        NamedSpec(MODELS[model].title, {"model": model, **shared, "model_options": options})
+        for model, options in models.items()
+    )
+
+
+def demo(dataset: str = "mnist", *, epochs: int | None = None, train_size: int | None = None) -> Preset:
+    """Three models side by side within about two minutes on two CPU cores.
+
+    `dataset` is "mnist", or "digits" where MNIST cannot be had. `epochs` and `train_size` replace the preset's own.
+
+    Raises:
+        ValueError: no demo is tuned for this data set.
+    """
+    if dataset not in DEMO_SIZES:
+        raise ValueError(f"no demo for dataset {dataset!r}; choose one of {', '.join(DEMO_SIZES)}")
+    sizes = DEMO_SIZES[dataset]
+    shared = {
+        "dataset": dataset,
+        **DEMO,
+        "train_size": sizes["train_size"] if train_size is None else train_size,
+        "val_size": sizes["val_size"],
+        "epochs": sizes["epochs"] if epochs is None else epochs,
+    }
+    return Preset(
+        "demo",
+        "Demo",
+        "LeNet, AlexNet and ResNet-8 with the same data, batch size and learning rate, in about two minutes.",
+        _compare(shared, {"lenet": {"activation": "relu"}, "alexnet": {}, "resnet8": {}}),
+    )
+
+
+def homework(*, epochs: int = 32, train_size: int | None = None) -> Preset:
+    """The homework to the letter: LeNet with sigmoid, then AlexNet and ResNet-8 with its settings.
+
+    All of MNIST, batches of 64, plain SGD at 0.01: hours on a CPU at 32 epochs, so a form should let people lower
+    `epochs` or `train_size` (None: all 60,000). LeNet stays at chance for many epochs with it, which is the lesson.
+    """
+    shared = {**HOMEWORK, "train_size": train_size, "val_size": None, "epochs": epochs}
+    return Preset(
+        "homework",
+        "Homework",
+        "LeNet with sigmoid, AlexNet and ResNet-8 on MNIST: batch size 64, learning rate 0.01, plain SGD.",
+        _compare(shared, {"lenet": {}, "alexnet": {}, "resnet8": {}}),
+    )
+
+
+PRESETS: dict[str, Callable[..., Preset]] = {"demo": demo, "homework": homework}
