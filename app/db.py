@@ -1,0 +1,114 @@
+"""The database: engine, sessions and clock, for SQLite and Postgres alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlmodel import Session
+
+from app.errors import Unavailable
+
+SQLITE_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=NORMAL",
+    "PRAGMA busy_timeout=10000",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA wal_autocheckpoint=1000",
+    "PRAGMA journal_size_limit=67108864",
+    "PRAGMA temp_store=MEMORY",
+)
+POSTGRES_OPTIONS = "-c statement_timeout=15s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
+
+
+class Database:
+    """A pool of connections. `begin()` is one write transaction, `read()` one read-only view."""
+
+    def __init__(self, url: str, *, pool_size: int = 5, busy_timeout_s: float = 10.0) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 20, "pool_timeout": 10}
+        if self.is_sqlite:
+            options["connect_args"] = {"check_same_thread": False, "timeout": busy_timeout_s}
+        else:
+            options["connect_args"] = {"options": POSTGRES_OPTIONS, "connect_timeout": 3}
+            options["pool_pre_ping"] = True
+        self.engine: Engine = create_engine(self.url, **options)
+        if self.is_sqlite:
+            _configure_sqlite(self.engine, busy_timeout_s)
+        self._reader = self.engine.execution_options(write=False)
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """One write transaction: committed at the end, rolled back on any error.
+
+        Raises: Unavailable, when the database is locked or cannot be reached.
+        """
+        with _translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One consistent view. Never hold it across an `await`: an open one stops SQLite's WAL from shrinking."""
+        with _translated(), Session(self._reader, expire_on_commit=False) as session:
+            yield session
+
+    def ping(self) -> None:
+        """Raises: Unavailable, with the reason, when the database does not answer or was not migrated."""
+        with self.read() as session:
+            session.connection().execute(text("SELECT 1 FROM run LIMIT 1"))
+
+    def dispose(self) -> None:
+        self.engine.dispose()
+
+
+def _configure_sqlite(engine: Engine, busy_timeout_s: float) -> None:
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        for pragma in SQLITE_PRAGMAS:
+            connection.execute(pragma)
+        connection.execute(f"PRAGMA busy_timeout={int(busy_timeout_s * 1000)}")
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Any) -> None:
+        # A deferred BEGIN upgrades from read to write in the middle and loses updates; IMMEDIATE waits its turn.
+        write = connection.get_execution_options().get("write", True)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Database trouble as one error with a remedy, without the URL and its password."""
+    try:
+        yield
+    except OperationalError as error:
+        raise Unavailable(_remedy(str(error.orig))) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable(_remedy(str(error.orig))) from error
+        if "UndefinedTable" in type(error.orig).__name__:
+            raise Unavailable("the database has no tables yet; run `trainyard migrate`") from error
+        raise
+
+
+def _remedy(message: str) -> str:
+    if "locked" in message or "lock timeout" in message:
+        return "the database is locked by another process; try again in a few seconds"
+    if "no such table" in message:
+        return "the database has no tables yet; run `trainyard migrate`"
+    if "disk" in message or "full" in message:
+        return "the disk that holds the database is full or failing; free some space"
+    return "the database cannot be reached; check that it runs and that TRAINYARD_DATABASE_URL is right"
+
+
+def now(session: Session) -> float:
+    """Unix seconds by the one clock that leases are measured with: Postgres's own, or this host's for SQLite."""
+    bind = session.get_bind()
+    if bind.dialect.name == "postgresql":
+        return float(session.connection().execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+    return time.time()

@@ -1,0 +1,146 @@
+"""Tables. Times are Unix seconds, UTC; never a form, never sent out as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, MetaData, Text
+from sqlmodel import Field, SQLModel
+
+metadata: MetaData = SQLModel.metadata
+metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+QUEUED, RUNNING, PAUSED = "queued", "running", "paused"
+FINISHED, FAILED, CANCELED = "finished", "failed", "canceled"
+STATES = (QUEUED, RUNNING, PAUSED, FINISHED, FAILED, CANCELED)
+ENDED = (FINISHED, FAILED, CANCELED)
+
+
+class Run(SQLModel, table=True):
+    """One training, from spec to final weights. Only `app.runs` changes `state`."""
+
+    __tablename__ = "run"
+    __table_args__ = (Index("ix_run_state_queued_at", "state", "queued_at"),)
+
+    id: str = Field(primary_key=True, max_length=32)
+    name: str = Field(max_length=200)
+    kind: str = Field(default="training", max_length=16)  # or "external": an outside script drives it
+    experiment: str | None = Field(default=None, max_length=200, index=True)
+    tags: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    notes: str = Field(default="", sa_column=Column(Text, nullable=False))
+    spec: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    resolved: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    model: str | None = Field(default=None, max_length=64, index=True)
+    dataset: str | None = Field(default=None, max_length=64, index=True)
+
+    state: str = Field(default=QUEUED, max_length=16)
+    attempt: int = 0  # the fencing token: a write that names an older one is refused
+    failures: int = 0
+    cancel_requested: bool = False
+    pause_requested: bool = False
+    worker: str | None = Field(default=None, max_length=200)
+    phase: str = Field(default="", max_length=200)
+    lease_until: float | None = Field(default=None, index=True)
+    not_before: float = 0.0  # back-off after a failure
+    error: str | None = Field(default=None, sa_column=Column(Text))
+    error_tail: str | None = Field(default=None, sa_column=Column(Text))  # the log's last lines
+    checkpoint: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON))  # path, sha256, step, epoch
+
+    created_at: float
+    queued_at: float
+    published_at: float | None = None
+    started_at: float | None = None  # of the first attempt: `elapsed` counts from here
+    ended_at: float | None = None
+    updated_at: float = Field(index=True)
+    revision: int = 0  # grows with every change of the row: what the hub compares
+
+    seq: int = 0  # the last flush; the live cursor
+    step: int = 0
+    total_steps: int = 0
+    epoch: int = 0
+    steps_per_epoch: int = 0
+    step_rate: float | None = None  # steps per second, lately
+
+    idempotency_key: str | None = Field(default=None, max_length=200, unique=True)
+    request_digest: str | None = Field(default=None, max_length=64)
+
+
+class RunEvent(SQLModel, table=True):
+    """Append-only: every change of a run's state, with who and why."""
+
+    __tablename__ = "run_event"
+    id: int | None = Field(default=None, primary_key=True)
+    run_id: str = Field(foreign_key="run.id", ondelete="CASCADE", index=True, max_length=32)
+    at: float
+    from_state: str | None = Field(default=None, max_length=16)
+    to_state: str = Field(max_length=16)
+    actor: str = Field(max_length=200)
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    attempt: int = 0
+
+
+class MetricChunk(SQLModel, table=True):
+    """One flushed block of consecutive points of one series, packed little-endian.
+
+    `steps` is int64, `times` and `vals` are float64. `steps` is empty when the steps are first_step, first_step + 1,
+    and so on: the ordinary case, and a third smaller.
+    """
+
+    __tablename__ = "metric_chunk"
+    run_id: str = Field(primary_key=True, foreign_key="run.id", ondelete="CASCADE", max_length=32)
+    metric: str = Field(primary_key=True, max_length=200)
+    seq: int = Field(primary_key=True, sa_type=BigInteger)
+    first_step: int = Field(sa_type=BigInteger)
+    last_step: int = Field(sa_type=BigInteger)
+    count: int
+    min: float | None = None  # over finite values, as the next two
+    max: float | None = None
+    sum: float | None = None
+    steps: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    times: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    vals: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class MetricSummary(SQLModel, table=True):
+    """What a table needs of a series, kept in the transaction that appends its chunk."""
+
+    __tablename__ = "metric_summary"
+    run_id: str = Field(primary_key=True, foreign_key="run.id", ondelete="CASCADE", max_length=32)
+    metric: str = Field(primary_key=True, max_length=200)
+    count: int
+    nonfinite: int
+    last: float | None = None  # None: the last value was not finite
+    last_step: int = Field(sa_type=BigInteger)
+    min: float | None = None
+    min_step: int | None = Field(default=None, sa_type=BigInteger)
+    max: float | None = None
+    max_step: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class MetricBatch(SQLModel, table=True):
+    """Ids of the batches that outside scripts sent: a repeated one changes nothing."""
+
+    __tablename__ = "metric_batch"
+    run_id: str = Field(primary_key=True, foreign_key="run.id", ondelete="CASCADE", max_length=32)
+    batch: str = Field(primary_key=True, max_length=200)
+    at: float
+
+
+class Worker(SQLModel, table=True):
+    """A worker process, as it last described itself."""
+
+    __tablename__ = "worker"
+    name: str = Field(primary_key=True, max_length=200)
+    host: str = Field(max_length=200)
+    pid: int
+    slots: int
+    devices: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    running: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    started_at: float
+    seen_at: float

@@ -1,0 +1,75 @@
+"""The Celery application, and `publish`: the message carries the run's id and nothing else.
+
+The database is the queue of record. A message may be lost or doubled: the claim decides who trains.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from celery import Celery
+from kombu.exceptions import KombuError, OperationalError
+
+from app.settings import get_settings
+
+log = logging.getLogger(__name__)
+
+TASK = "trainyard.train_run"
+QUEUE = "runs"
+
+
+def make_celery(broker_url: str) -> Celery:
+    """A Celery application with JSON only, early acknowledgement and no result backend; the lease guarantees the rest."""
+    celery = Celery("trainyard", broker=broker_url, set_as_current=False)
+    celery.conf.update(
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        result_accept_content=["json"],
+        task_ignore_result=True,
+        result_backend=None,
+        task_acks_late=False,  # on Redis a late-acked task longer than the visibility timeout runs twice
+        task_reject_on_worker_lost=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        broker_transport_options={
+            "visibility_timeout": 3600,
+            "socket_connect_timeout": 2,
+            "socket_timeout": 10,
+            "socket_keepalive": not broker_url.startswith("redis+socket"),
+            "health_check_interval": 10,
+        },
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_publish_retry=False,  # the row is committed first; the reaper publishes again
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        task_track_started=False,
+        task_default_queue=QUEUE,
+        task_time_limit=None,
+    )
+    return celery
+
+
+celery = make_celery(get_settings().broker_url)
+
+
+def publish(run_id: str) -> bool:
+    """Tell the workers about a queued run. False when the broker does not answer: the reaper will send it later."""
+    try:
+        celery.send_task(TASK, args=[run_id], queue=QUEUE, retry=False)
+    except (OperationalError, KombuError, OSError) as error:
+        log.warning("broker not reachable, run %s stays queued in the database: %s", run_id, type(error).__name__)
+        return False
+    return True
+
+
+def ping() -> str | None:
+    """None when the broker answers; otherwise why not, without its URL."""
+    try:
+        with celery.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+            connection.default_channel.client.ping()
+    except Exception as error:  # noqa: BLE001  # redis and kombu raise unrelated families; each means the same here
+        return f"the broker does not answer ({type(error).__name__}); check that Redis runs and TRAINYARD_BROKER_URL is right"
+    return None

@@ -1,0 +1,67 @@
+"""Returns abandoned runs to the queue and sends forgotten ones again, once a second.
+
+Runs in every web process and every worker at once: each action is a compare-and-set.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from app import queue, runs
+from app.db import Database
+from app.errors import TrainyardError
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+REPUBLISH_S = 15.0
+
+
+class Reaper:
+    """A thread that ticks until `stop()`."""
+
+    def __init__(self, db: Database, settings: Settings) -> None:
+        self._db, self._settings = db, settings
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
+        self._last_tick = time.time()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.wait(TICK_S):
+            try:
+                self.tick()
+            except TrainyardError as error:
+                log.warning("reaper: %s", error.message)
+            except Exception:
+                log.exception("reaper: tick failed")
+
+    def tick(self) -> None:
+        """Give slept-through leases one more term; otherwise reap, then publish what was forgotten."""
+        last, self._last_tick = self._last_tick, time.time()
+        slept = self._last_tick - last > self._settings.lease_s / 2
+        with self._db.read() as s:
+            due = runs.has_expired(s) or runs.has_unpublished(s, after_s=REPUBLISH_S)
+        if slept:
+            with self._db.begin() as s:
+                runs.extend_leases(s, self._settings.lease_s)
+            log.warning("reaper: was asleep for %.0f s; leases extended once", self._last_tick - last)
+            return
+        if not due:
+            return
+        with self._db.begin() as s:
+            for run_id, state in runs.reap_expired(s, max_failures=self._settings.max_failures):
+                log.warning("reaper: run %s lost its worker, now %s", run_id, state)
+            forgotten = runs.take_unpublished(s, after_s=REPUBLISH_S)
+        unsent = [run_id for run_id in forgotten if not queue.publish(run_id)]
+        if unsent:
+            log.warning("reaper: %d runs wait for the broker", len(unsent))

@@ -1,0 +1,521 @@
+"""The run state machine: the only code that changes a run's state.
+
+    queued -> running -> finished | failed | canceled | paused
+    running -> queued             when the lease expires or the worker lets go
+    queued -> canceled            by a person
+    paused | failed | canceled -> queued   by resume, as a new attempt
+
+`finished` is terminal. Every change is a compare-and-set and a row in the event table. The session comes first; nothing
+here commits. Times come from `db.now`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, insert, or_, update
+from sqlmodel import Session, col, select
+
+from app import series
+from app.db import now
+from app.errors import Conflict, Fenced, NotFound, TooMany
+from app.models import (
+    CANCELED,
+    ENDED,
+    FAILED,
+    PAUSED,
+    QUEUED,
+    RUNNING,
+    MetricBatch,
+    Run,
+    RunEvent,
+)
+from ml.catalog import MODELS
+from ml.spec import RunSpec
+
+TAIL_BYTES = 20_000
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A request for a run: `spec` for a training, `params` for a run that an outside script drives."""
+
+    spec: RunSpec | None
+    name: str | None = None
+    experiment: str | None = None
+    tags: Sequence[str] = ()
+    notes: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+    idempotency_key: str | None = None
+
+    def digest(self) -> str:
+        body = [self.spec and self.spec.model_dump(), self.name, self.experiment, list(self.tags), self.params]
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the reply to a flush asks of the trainer."""
+
+    cancel: bool
+    pause: bool
+
+
+def new_id() -> str:
+    """Fourteen letters and digits that sort by time of creation."""
+    number = (time.time_ns() // 1_000_000 << 25) | secrets.randbits(25)
+    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(65, -1, -5))
+
+
+# -- creation -------------------------------------------------------------------------------------------------------
+
+
+def create_run(s: Session, new: NewRun, *, max_queued: int, max_failures: int = 3) -> tuple[Run, bool]:
+    """The new row, and whether it is new: a known idempotency key gives the run that it made before.
+
+    Raises: TooMany when the queue is full; Conflict when the key was used for another request.
+    """
+    if new.idempotency_key is not None:
+        known = s.exec(select(Run).where(col(Run.idempotency_key) == new.idempotency_key)).first()
+        if known is not None:
+            if known.request_digest != new.digest():
+                raise Conflict("this Idempotency-Key was used for a different request; send a new key", "Idempotency-Key")
+            return known, False
+    if new.spec is not None and count_queued(s) >= max_queued:
+        raise TooMany(f"{max_queued} runs wait already; cancel some, or try again later")
+    at = now(s)
+    run = _training(new, at) if new.spec is not None else _external(new, at)
+    s.add(run)
+    s.flush()
+    _record(s, run.id, at, None, run.state, "user", "submitted" if new.spec else "started by an outside script", 0)
+    return run, True
+
+
+def _training(new: NewRun, at: float) -> Run:
+    spec = new.spec
+    assert spec is not None
+    return Run(
+        id=new_id(),
+        name=new.name or default_name(spec),
+        experiment=new.experiment,
+        tags=list(new.tags),
+        notes=new.notes,
+        spec=spec.model_dump(mode="json"),
+        model=spec.model,
+        dataset=spec.dataset,
+        total_steps=spec.total_steps,
+        steps_per_epoch=spec.steps_per_epoch,
+        created_at=at,
+        queued_at=at,
+        updated_at=at,
+        idempotency_key=new.idempotency_key,
+        request_digest=new.digest(),
+    )
+
+
+def _external(new: NewRun, at: float) -> Run:
+    run_id = new_id()
+    return Run(
+        id=run_id,
+        kind="external",
+        name=new.name or f"external {run_id[-5:]}",
+        experiment=new.experiment,
+        tags=list(new.tags),
+        notes=new.notes,
+        spec=new.params,
+        model=_text(new.params.get("model")),
+        dataset=_text(new.params.get("dataset")),
+        state=RUNNING,
+        created_at=at,
+        queued_at=at,
+        started_at=at,
+        updated_at=at,
+        idempotency_key=new.idempotency_key,
+        request_digest=new.digest(),
+    )
+
+
+def _text(value: object) -> str | None:
+    return value[:64] if isinstance(value, str) else None
+
+
+def default_name(spec: RunSpec) -> str:
+    return f"{MODELS[spec.model].title} · lr {spec.lr:g} · seed {spec.seed}"
+
+
+def count_queued(s: Session) -> int:
+    return s.exec(select(func.count()).select_from(Run).where(col(Run.state) == QUEUED)).one()
+
+
+# -- the worker's side ----------------------------------------------------------------------------------------------
+
+
+def claim_run(s: Session, run_id: str, worker: str, lease_s: float) -> Run | None:
+    """The run, now this worker's next attempt, its series cut behind the checkpoint; None when it is not to be had."""
+    at = now(s)
+    run = s.execute(
+        update(Run)
+        .where(
+            col(Run.id) == run_id,
+            col(Run.state) == QUEUED,
+            col(Run.kind) == "training",
+            col(Run.cancel_requested).is_(False),
+            col(Run.not_before) <= at,
+        )
+        .values(
+            state=RUNNING,
+            attempt=col(Run.attempt) + 1,
+            worker=worker,
+            phase="starting",
+            lease_until=at + lease_s,
+            started_at=func.coalesce(col(Run.started_at), at),
+            ended_at=None,
+            error=None,
+            error_tail=None,
+            pause_requested=False,
+            **_touched(at),
+        )
+        .returning(Run)
+    ).scalar_one_or_none()
+    if run is None:
+        return None
+    kept = int(run.checkpoint["step"]) if run.checkpoint else 0
+    series.truncate_after(s, run_id, kept)
+    run.step, run.epoch = kept, int(run.checkpoint["epoch"]) if run.checkpoint else 0
+    why = f"claimed by {worker}" + (f"; resumes from step {kept:,}" if kept else "")
+    _record(s, run_id, at, QUEUED, RUNNING, worker, why, run.attempt)
+    return run
+
+
+def report(
+    s: Session,
+    run_id: str,
+    attempt: int,
+    seq: int,
+    points: series.Points,
+    *,
+    lease_s: float,
+    step: int | None = None,
+    epoch: int | None = None,
+    phase: str | None = None,
+    step_rate: float | None = None,
+    checkpoint: dict[str, Any] | None = None,
+    resolved: dict[str, Any] | None = None,
+) -> Flags:
+    """One flush: fence check, lease renewal, chunks, progress and checkpoint pointer, in the caller's transaction.
+
+    `seq` counts the flushes of a run. A flush whose commit was in doubt is sent again with the same number and then
+    changes nothing but the lease.
+
+    Raises: Fenced when another attempt has taken over or the run has ended; the caller must stop writing.
+    """
+    at = now(s)
+    values: dict[str, Any] = {"lease_until": at + lease_s, **_touched(at)}
+    given = {"step": step, "epoch": epoch, "phase": phase, "step_rate": step_rate}
+    given |= {"checkpoint": checkpoint, "resolved": resolved}
+    values |= {name: value for name, value in given.items() if value is not None}
+    mine = (col(Run.id) == run_id, col(Run.attempt) == attempt, col(Run.state) == RUNNING)
+    flags = (col(Run.cancel_requested), col(Run.pause_requested))
+    row = s.execute(
+        update(Run).where(*mine, col(Run.seq) == seq - 1).values(seq=seq, **values).returning(*flags)
+    ).one_or_none()
+    if row is not None:
+        series.append_chunks(s, run_id, seq, points)
+        return Flags(*row)
+    again = s.execute(update(Run).where(*mine, col(Run.seq) == seq).values(**values).returning(*flags)).one_or_none()
+    if again is None:
+        raise Fenced(f"attempt {attempt} of run {run_id} was superseded")
+    return Flags(*again)
+
+
+def renew_lease(s: Session, run_id: str, attempt: int, lease_s: float) -> None:
+    """Keep a run while its trainer is still starting."""
+    s.execute(
+        update(Run)
+        .where(col(Run.id) == run_id, col(Run.attempt) == attempt, col(Run.state) == RUNNING)
+        .values(lease_until=now(s) + lease_s)
+    )
+
+
+def end_run(
+    s: Session, run_id: str, attempt: int, to_state: str, actor: str, reason: str, *, tail: str | None = None
+) -> None:
+    """running -> finished, failed, canceled or paused, by the attempt that holds the run.
+
+    Raises: Fenced when it does not hold it any more.
+    """
+    values: dict[str, Any] = {"error_tail": _clip(tail)}
+    if to_state == FAILED:
+        values["error"] = reason
+    if not _move(s, run_id, RUNNING, to_state, actor, reason, col(Run.attempt) == attempt, **values):
+        raise Fenced(f"attempt {attempt} of run {run_id} does not hold it any more")
+
+
+def release_run(s: Session, run_id: str, attempt: int, actor: str, reason: str) -> bool:
+    """running -> queued by a worker that shuts down in good order; not counted as a failure."""
+    return _move(s, run_id, RUNNING, QUEUED, actor, reason, col(Run.attempt) == attempt, queued_at=now(s), published_at=None)
+
+
+def give_back(
+    s: Session,
+    run: Run,
+    actor: str,
+    reason: str,
+    *guards: ColumnElement[bool],
+    max_failures: int,
+    tail: str | None = None,
+) -> str | None:
+    """After an attempt died: running -> queued, or canceled or failed. The state it got; None when fenced."""
+    mine = (col(Run.attempt) == run.attempt, *guards)
+    if run.cancel_requested:
+        return CANCELED if _move(s, run.id, RUNNING, CANCELED, actor, reason, *mine) else None
+    failures = run.failures + 1
+    if failures >= max_failures:
+        why = f"{reason}; gave up after {failures} failed attempts"
+        moved = _move(s, run.id, RUNNING, FAILED, actor, why, *mine, failures=failures, error=why, error_tail=_clip(tail))
+        return FAILED if moved else None
+    at = now(s)
+    back_off_s = float(5 ** (failures - 1))
+    moved = _move(
+        s, run.id, RUNNING, QUEUED, actor, reason, *mine,
+        failures=failures, queued_at=at, published_at=None, not_before=at + back_off_s, error_tail=_clip(tail),
+    )  # fmt: skip
+    return QUEUED if moved else None
+
+
+# -- a person's side ------------------------------------------------------------------------------------------------
+
+
+def request_cancel(s: Session, run_id: str) -> Run:
+    """Cancel at once what waits or is paused; ask the trainer of what runs. Asking twice is no error.
+
+    Raises: NotFound; Conflict when the run has ended.
+    """
+    run = get_run(s, run_id)
+    if run.kind == "external":
+        if not _move(s, run_id, RUNNING, CANCELED, "user", "canceled"):
+            raise Conflict(f"the run is {run.state}; only a run that has not ended can be canceled")
+        return get_run(s, run_id)
+    for state in (QUEUED, PAUSED):
+        if _move(s, run_id, state, CANCELED, "user", "canceled before it ran" if state == QUEUED else "canceled"):
+            return get_run(s, run_id)
+    return _ask(s, run_id, "cancel_requested", "cancel asked for", "canceled")
+
+
+def request_pause(s: Session, run_id: str) -> Run:
+    """Ask the trainer to write a checkpoint and stop. Raises: NotFound; Conflict when it does not run."""
+    if get_run(s, run_id).kind == "external":
+        raise Conflict("an outside script drives this run; pause it there")
+    return _ask(s, run_id, "pause_requested", "pause asked for", "paused")
+
+
+def _ask(s: Session, run_id: str, flag: str, reason: str, verb: str) -> Run:
+    at = now(s)
+    column: Any = getattr(Run, flag)
+    asked = s.execute(
+        update(Run)
+        .where(col(Run.id) == run_id, col(Run.state) == RUNNING, column.is_(False))
+        .values({flag: True, **_touched(at)})
+    )
+    run = get_run(s, run_id)
+    if run.state != RUNNING:
+        raise Conflict(f"the run is {run.state}; only a run that has not ended can be {verb}")
+    if asked.rowcount:  # type: ignore[attr-defined]
+        _record(s, run_id, at, RUNNING, RUNNING, "user", reason, run.attempt)
+    return run
+
+
+def resume_run(s: Session, run_id: str) -> Run:
+    """paused, failed or canceled -> queued, as a new attempt from the last checkpoint.
+
+    Raises: NotFound; Conflict from any other state.
+    """
+    run = get_run(s, run_id)
+    at = now(s)
+    fresh = {
+        "queued_at": at, "published_at": None, "not_before": 0.0, "failures": 0, "error": None, "error_tail": None,
+        "cancel_requested": False, "pause_requested": False, "ended_at": None,
+    }  # fmt: skip
+    if run.kind == "training":
+        for state in (PAUSED, FAILED, CANCELED):
+            if _move(s, run_id, state, QUEUED, "user", "resumed", **fresh):
+                return get_run(s, run_id)
+    raise Conflict(f"the run is {run.state}; only a paused, failed or canceled training can be resumed")
+
+
+def finish_external(s: Session, run_id: str, to_state: str, error: str | None) -> Run:
+    """running -> finished, failed or canceled for a run that an outside script drives.
+
+    Raises: NotFound; Conflict when a worker drives it or it has ended.
+    """
+    run = get_run(s, run_id)
+    if run.kind != "external":
+        raise Conflict("a worker drives this run and ends it; cancel it instead")
+    if not _move(s, run_id, RUNNING, to_state, "script", error or "ended by the script", error=error):
+        raise Conflict(f"the run is {run.state} already")
+    return get_run(s, run_id)
+
+
+def append_external(s: Session, run_id: str, batch: str | None, points: series.Points) -> tuple[int, bool]:
+    """The new cursor, and whether anything was written: a batch id seen before changes nothing.
+
+    Raises: NotFound; Conflict when a worker drives the run or it has ended.
+    """
+    at = now(s)
+    values: dict[str, Any] = {"seq": col(Run.seq) + 1, **_touched(at)}
+    seq = s.execute(
+        update(Run)
+        .where(col(Run.id) == run_id, col(Run.kind) == "external", col(Run.state) == RUNNING)
+        .values(**values)
+        .returning(col(Run.seq))
+    ).scalar_one_or_none()
+    run = get_run(s, run_id)
+    if seq is None:
+        if batch is not None and s.get(MetricBatch, (run_id, batch)) is not None:
+            return run.seq, False
+        if run.kind != "external":
+            raise Conflict("a worker drives this run; only an external run takes metrics")
+        raise Conflict(f"the run is {run.state}; it takes no more metrics")
+    if batch is not None:
+        if s.get(MetricBatch, (run_id, batch)) is not None:
+            run.seq = seq - 1
+            return seq - 1, False
+        s.add(MetricBatch(run_id=run_id, batch=batch, at=at))
+    series.append_chunks(s, run_id, seq, points)
+    run.step = max(run.step, *(int(p.steps[-1]) for p in points.values()))
+    return seq, True
+
+
+def edit_run(
+    s: Session, run_id: str, *, name: str | None, notes: str | None, tags: list[str] | None, experiment: str | None
+) -> Run:
+    run = get_run(s, run_id)
+    given = {"name": name, "notes": notes, "tags": tags, "experiment": experiment}
+    values = {key: value for key, value in given.items() if value is not None}
+    s.execute(update(Run).where(col(Run.id) == run_id).values(**values, **_touched(now(s))))
+    s.refresh(run)
+    return run
+
+
+def delete_run(s: Session, run_id: str) -> None:
+    """Delete a run with all that it measured. Raises: NotFound; Conflict while it runs or waits."""
+    run = get_run(s, run_id)
+    gone = s.execute(delete(Run).where(col(Run.id) == run_id, col(Run.state).in_((*ENDED, PAUSED))))
+    if not gone.rowcount:  # type: ignore[attr-defined]
+        raise Conflict(f"the run is {run.state}; cancel it before you delete it")
+
+
+def get_run(s: Session, run_id: str) -> Run:
+    """The row as it is now. Raises: NotFound."""
+    run = s.exec(select(Run).where(col(Run.id) == run_id).execution_options(populate_existing=True)).first()
+    if run is None:
+        raise NotFound(f"there is no run {run_id!r}")
+    return run
+
+
+def list_events(s: Session, run_id: str) -> Sequence[RunEvent]:
+    return s.exec(select(RunEvent).where(col(RunEvent.run_id) == run_id).order_by(col(RunEvent.id))).all()
+
+
+# -- the reaper's side ----------------------------------------------------------------------------------------------
+
+
+def reap_expired(s: Session, *, max_failures: int) -> list[tuple[str, str]]:
+    """Take back runs whose lease has expired: (id, new state) of each."""
+    at = now(s)
+    expired = s.exec(select(Run).where(col(Run.state) == RUNNING, col(Run.lease_until) < at)).all()
+    taken = []
+    for run in expired:
+        why = f"worker {run.worker} stopped answering"
+        state = give_back(s, run, "reaper", why, col(Run.lease_until) < at, max_failures=max_failures)
+        if state is not None:
+            taken.append((run.id, state))
+    return taken
+
+
+def has_expired(s: Session) -> bool:
+    return s.exec(select(Run.id).where(col(Run.state) == RUNNING, col(Run.lease_until) < now(s)).limit(1)).first() is not None
+
+
+def has_unpublished(s: Session, *, after_s: float) -> bool:
+    return s.exec(select(Run.id).where(*_unpublished(now(s), after_s)).limit(1)).first() is not None
+
+
+def _unpublished(at: float, after_s: float) -> tuple[ColumnElement[bool], ...]:
+    due = or_(col(Run.published_at).is_(None), col(Run.published_at) < at - after_s)
+    return (col(Run.state) == QUEUED, col(Run.not_before) <= at, due)
+
+
+def extend_leases(s: Session, lease_s: float) -> None:
+    """Once, after the reaper itself was asleep: the workers may have been asleep with it."""
+    s.execute(update(Run).where(col(Run.lease_until).is_not(None)).values(lease_until=now(s) + lease_s))
+
+
+def take_unpublished(s: Session, *, after_s: float, limit: int = 50) -> list[str]:
+    """Ids of queued runs whose message was never sent, or so long ago that it may be lost; marked as sent now."""
+    at = now(s)
+    query = select(Run.id).where(*_unpublished(at, after_s)).order_by(col(Run.queued_at)).limit(limit)
+    ids = list(s.exec(query).all())
+    mark_published(s, ids)
+    return ids
+
+
+def mark_published(s: Session, ids: Sequence[str]) -> None:
+    if ids:
+        s.execute(update(Run).where(col(Run.id).in_(ids)).values(published_at=now(s)))
+
+
+# -- shared ---------------------------------------------------------------------------------------------------------
+
+
+def _move(
+    s: Session,
+    run_id: str,
+    from_state: str,
+    to_state: str,
+    actor: str,
+    reason: str,
+    *guards: ColumnElement[bool],
+    **values: Any,
+) -> bool:
+    """Compare-and-set of the state, with its event. False when the run was not in `from_state`, or a guard failed."""
+    at = now(s)
+    values = {"lease_until": None, "phase": "", "step_rate": None, **values, **_touched(at)}
+    if to_state in ENDED:
+        values["ended_at"] = at
+    attempt = s.execute(
+        update(Run)
+        .where(col(Run.id) == run_id, col(Run.state) == from_state, *guards)
+        .values(state=to_state, **values)
+        .returning(col(Run.attempt))
+    ).scalar_one_or_none()
+    if attempt is None:
+        return False
+    _record(s, run_id, at, from_state, to_state, actor, reason, attempt)
+    return True
+
+
+def _touched(at: float) -> dict[str, Any]:
+    return {"updated_at": at, "revision": col(Run.revision) + 1}
+
+
+def _record(
+    s: Session, run_id: str, at: float, before: str | None, after: str, actor: str, reason: str, attempt: int
+) -> None:
+    s.execute(
+        insert(RunEvent).values(
+            run_id=run_id, at=at, from_state=before, to_state=after, actor=actor, reason=reason, attempt=attempt
+        )
+    )
+
+
+def _clip(tail: str | None) -> str | None:
+    return tail[-TAIL_BYTES:] if tail is not None else None
+

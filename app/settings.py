@@ -1,0 +1,71 @@
+"""Settings of the web process and the worker, from `TRAINYARD_*` environment variables."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Every knob, with the value that the embedded mode uses."""
+
+    model_config = SettingsConfigDict(env_prefix="TRAINYARD_", extra="ignore")
+
+    data_dir: Path = Field(Path("~/.trainyard"), description="Database, Redis socket, logs and checkpoints.")
+    datasets: Path | None = Field(None, description="Where data sets lie; default DATA_DIR/datasets.")
+    database_url: str = Field("", description="Default: SQLite in DATA_DIR.")
+    broker_url: str = Field("", description="Default: Redis on a unix socket in DATA_DIR.")
+    token: str = Field("", description="When set, every request must carry it; needed to bind beyond loopback.")
+    host: str = Field("127.0.0.1", description="Address that the web process binds.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port that the web process binds.")
+    allowed_hosts: str = Field("", description="Further Host names to answer to, comma separated (name or name:port).")
+    lease_s: float = Field(20.0, ge=1, description="A run whose worker is silent for this long is given to another.")
+    flush_s: float = Field(0.2, gt=0, le=5, description="How often a trainer writes its points.")
+    max_failures: int = Field(3, ge=1, le=100, description="A run that fails this often for no reason of its own ends.")
+    max_queued: int = Field(1_000, ge=1, description="Runs that may wait at once.")
+    root_path: str = Field("", description="Path prefix behind a reverse proxy.")
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> Self:
+        self.data_dir = self.data_dir.expanduser().resolve()
+        self.datasets = (self.datasets or self.data_dir / "datasets").expanduser().resolve()
+        self.database_url = database_url(self.database_url or f"sqlite:///{self.data_dir / 'trainyard.db'}")
+        self.broker_url = self.broker_url or f"redis+socket://{quote(str(self.data_dir / 'redis.sock'))}"
+        return self
+
+    @property
+    def datasets_dir(self) -> Path:
+        assert self.datasets is not None
+        return self.datasets
+
+    @property
+    def runs_dir(self) -> Path:
+        """Logs and checkpoints, one folder a run."""
+        return self.data_dir / "runs"
+
+
+def database_url(url: str) -> str:
+    """The URL with the driver that we install: `postgres://` becomes `postgresql+psycopg://`."""
+    for prefix in ("postgresql://", "postgres://"):
+        if url.startswith(prefix):
+            return "postgresql+psycopg://" + url.removeprefix(prefix)
+    return url
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Create the data directory for its owner alone (mode 0700)."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    os.chmod(settings.data_dir, 0o700)
+
+
+@lru_cache
+def get_settings() -> Settings:
+    return Settings()  # type: ignore[call-arg]  # every field has a default
