@@ -1,7 +1,7 @@
 """Models, datasets and optimizers by name: what there is, what it takes, where its code lives.
 
-Imports no torch, so that the web process can show the catalog and stay small. `build` and `load` name the code as
-`"module:function"`; the trainer imports it.
+Imports no torch, so that the web process can show the catalog and stay small. `build` and `load` name the
+code as `"module:function"`; the trainer imports it.
 """
 
 from __future__ import annotations
@@ -28,19 +28,27 @@ class LeNetOptions(ModelOptions):
         "max", title="Pooling", description="The homework uses max-pooling; the 1998 paper averaged."
     )
     init: Literal["default", "xavier"] = Field(
-        "default", title="Initialisation", description="PyTorch's default, or Xavier uniform with zero biases."
+        "default",
+        title="Initialisation",
+        description="PyTorch's default, or Xavier uniform with zero biases.",
     )
 
 
 class AlexNetOptions(ModelOptions):
     dropout: float = Field(
-        0.5, ge=0, lt=1, title="Dropout", description="Chance that a unit of the first two linear layers is dropped."
+        0.5,
+        ge=0,
+        lt=1,
+        title="Dropout",
+        description="Chance that a unit of the first two linear layers is dropped.",
     )
 
 
 class ResNetOptions(ModelOptions):
     residual: bool = Field(
-        True, title="Shortcuts", description="Off: the plain net of the same depth, to see what the shortcut buys."
+        True,
+        title="Shortcuts",
+        description="Off: the plain net of the same depth, to see what the shortcut buys.",
     )
 
 
@@ -49,7 +57,8 @@ class Model:
     """One architecture.
 
     `recipe` holds the spec fields that learn well with it: what the form fills in when the model is chosen.
-    `parameters` counts the trainable numbers for one 28x28 grey channel and ten classes, with default options.
+    `parameters` counts the trainable numbers for one 28x28 grey channel and ten classes, with default
+    options.
     """
 
     name: str
@@ -66,8 +75,8 @@ class Model:
 class Dataset:
     """One classification data set: `shape` is (channels, height, width) as the models see it.
 
-    `files` lists, relative to the datasets folder, what must be on disk; each entry is a tuple of alternatives.
-    A data set without files ships with a library and is always there.
+    `files` lists, relative to the datasets folder, what must be on disk; each entry is a tuple of
+    alternatives. A data set without files ships with a library and is always there.
     """
 
     name: str
@@ -115,7 +124,13 @@ MODELS: dict[str, Model] = {
             "ml.models.lenet:build",
             44_426,
             LeNetOptions,
-            {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "schedule": "onecycle", "model_options": {"activation": "relu"}},
+            {
+                "optimizer": "sgd",
+                "lr": 0.05,
+                "momentum": 0.9,
+                "schedule": "onecycle",
+                "model_options": {"activation": "relu"},
+            },
         ),
         Model(
             "alexnet",
@@ -123,7 +138,7 @@ MODELS: dict[str, Model] = {
             "Five convolutions and three linear layers with ReLU and dropout, scaled to 28x28.",
             "Krizhevsky et al. 2012, ImageNet classification with deep convolutional neural networks",
             "ml.models.alexnet:build",
-            0,
+            1_555_898,
             AlexNetOptions,
             {"optimizer": "adamw", "lr": 0.001, "schedule": "onecycle"},
         ),
@@ -133,7 +148,7 @@ MODELS: dict[str, Model] = {
             "The smallest residual net of the paper's CIFAR family: three stages of one block.",
             "He et al. 2016, Deep residual learning for image recognition, section 4.2",
             "ml.models.resnet:resnet8",
-            0,
+            75_002,
             ResNetOptions,
             {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
         ),
@@ -143,7 +158,7 @@ MODELS: dict[str, Model] = {
             "The paper's CIFAR family with three blocks a stage.",
             "He et al. 2016, Deep residual learning for image recognition, section 4.2",
             "ml.models.resnet:resnet20",
-            0,
+            269_434,
             ResNetOptions,
             {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
         ),
@@ -153,7 +168,7 @@ MODELS: dict[str, Model] = {
             "The paper's ImageNet net with a 3x3 stem for small images; wants a GPU for full MNIST.",
             "He et al. 2016, Deep residual learning for image recognition, table 1",
             "ml.models.resnet:resnet18",
-            0,
+            11_172_810,
             ResNetOptions,
             {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
         ),
@@ -166,7 +181,7 @@ DATASETS: dict[str, Dataset] = {
         Dataset(
             "digits",
             "Digits",
-            "1,797 handwritten digits bundled with scikit-learn, enlarged from 8x8 to 28x28; needs no network.",
+            "1,797 handwritten digits that come with scikit-learn, enlarged to 28x28; needs no network.",
             "ml.data:load_digits",
             (1, 28, 28),
             10,
@@ -215,6 +230,8 @@ SCHEDULES: dict[str, Choice] = {
         Choice("constant", "Constant", "The learning rate stays as given."),
         Choice("cosine", "Cosine", "Falls from the given rate to zero along half a cosine."),
         Choice("step", "Step", "Divided by ten at one half and at three quarters of the steps."),
-        Choice("onecycle", "One-cycle", "Rises to the given rate in the first 30 %, then falls to nearly zero."),
+        Choice(
+            "onecycle", "One-cycle", "Rises to the given rate in the first 30 %, then falls to nearly zero."
+        ),
     )
 }

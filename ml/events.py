@@ -15,8 +15,8 @@ from typing import Any
 class Prepared:
     """Data and model are ready; the next event is the first step's.
 
-    `start_step` steps are already done (0 in a new run). `resolved` is plain JSON: what the spec's "auto" and "all"
-    came to, and the versions of everything that shapes the numbers.
+    `start_step` steps are already done (0 in a new run). `resolved` is plain JSON: what the spec's "auto" and
+    "all" came to, and the versions of everything that shapes the numbers.
     """
 
     total_steps: int
@@ -30,8 +30,8 @@ class Prepared:
 class Points:
     """Consecutive steps done since the last Points; all lists have one entry a step.
 
-    `step` counts from 1; `time` is in Unix seconds; `values` maps `train/loss`, `train/accuracy` (of the step's own
-    batch, 0..1) and `train/lr` to their numbers, NaN and infinity included.
+    `step` counts from 1; `time` is in Unix seconds; `values` maps `train/loss`, `train/accuracy` (of the
+    step's own batch, 0..1) and `train/lr` to their numbers, NaN and infinity included.
     """
 
     step: list[int]
@@ -61,7 +61,8 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that a bit-identical continuation after `step` needs, copied to the CPU; see `ml.checkpoint`."""
+    """Everything that a bit-identical continuation after `step` needs, copied to the CPU; see
+    `ml.checkpoint`."""
 
     step: int
     epoch: int

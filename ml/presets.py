@@ -72,7 +72,8 @@ def _compare(shared: dict[str, Any], models: dict[str, dict[str, Any]]) -> tuple
 def demo(dataset: str = "mnist", *, epochs: int | None = None, train_size: int | None = None) -> Preset:
     """Three models side by side within about two minutes on two CPU cores.
 
-    `dataset` is "mnist", or "digits" where MNIST cannot be had. `epochs` and `train_size` replace the preset's own.
+    `dataset` is "mnist", or "digits" where MNIST cannot be had. `epochs` and `train_size` replace the
+    preset's own.
 
     Raises:
         ValueError: no demo is tuned for this data set.
@@ -98,8 +99,9 @@ def demo(dataset: str = "mnist", *, epochs: int | None = None, train_size: int |
 def homework(*, epochs: int = 32, train_size: int | None = None) -> Preset:
     """The homework to the letter: LeNet with sigmoid, then AlexNet and ResNet-8 with its settings.
 
-    All of MNIST, batches of 64, plain SGD at 0.01: hours on a CPU at 32 epochs, so a form should let people lower
-    `epochs` or `train_size` (None: all 60,000). LeNet stays at chance for many epochs with it, which is the lesson.
+    All of MNIST, batches of 64, plain SGD at 0.01: hours on a CPU at 32 epochs, so a form should let people
+    lower `epochs` or `train_size` (None: all 60,000). LeNet stays at chance for many epochs with it, which is
+    the lesson.
     """
     shared = {**HOMEWORK, "train_size": train_size, "val_size": None, "epochs": epochs}
     return Preset(

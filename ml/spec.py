@@ -1,7 +1,7 @@
 """RunSpec: the one description of a run.
 
-The form's bounds, the API's validation, the stored JSON and the command line's flags all come from this class. It
-holds no path, no URL and no code, and imports no torch.
+The form's bounds, the API's validation, the stored JSON and the command line's flags all come from this
+class. It holds no path, no URL and no code, and imports no torch.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class RunSpec(BaseModel):
     momentum: float = Field(
         0.0, ge=0, lt=1, title="Momentum", description="For SGD; 0 is plain SGD. Adam and AdamW ignore it."
     )
-    weight_decay: float = Field(0.0, ge=0, le=1, title="Weight decay", description="Pulls weights toward zero.")
+    weight_decay: float = Field(
+        0.0, ge=0, le=1, title="Weight decay", description="Pulls weights toward zero."
+    )
     schedule: str = Field(
         "constant",
         title="Schedule",
@@ -81,7 +83,11 @@ class RunSpec(BaseModel):
         json_schema_extra={"enum": list(SCHEDULES)},
     )
     seed: int = Field(
-        0, ge=0, le=2**32 - 1, title="Seed", description="Fixes initial weights, order and subset: same seed, same run."
+        0,
+        ge=0,
+        le=2**32 - 1,
+        title="Seed",
+        description="Fixes initial weights, order and subset: same seed, same run.",
     )
     input_scaling: Literal["standardize", "unit", "raw"] = Field(
         "standardize",
@@ -89,7 +95,9 @@ class RunSpec(BaseModel):
         description="Pixels to mean 0 and deviation 1, to 0..1, or left at 0..255.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", title="Precision", description="Number format of the arithmetic; auto is fp32 in this version."
+        "auto",
+        title="Precision",
+        description="Number format of the arithmetic; auto is fp32 in this version.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", title="Device", description="Auto takes the slot's GPU where there is one."
@@ -133,7 +141,7 @@ class RunSpec(BaseModel):
                         "loc": ("model_options", *e["loc"]),
                         "input": e["input"],
                         "ctx": e.get("ctx", {}),
-                    }  # type: ignore[typeddict-item]
+                    }
                     for e in error.errors()
                 ],
             ) from None
@@ -144,11 +152,16 @@ class RunSpec(BaseModel):
             asked = getattr(self, name)
             if asked is not None and asked > have:
                 raise _field_error(
-                    name, asked, f"{data.title} has {have} images there; ask for at most {have} or leave it empty"
+                    name,
+                    asked,
+                    f"{data.title} has {have} images there; ask for at most {have} or leave it empty",
                 )
         if self.total_steps > MAX_STEPS:
             raise _field_error(
-                "epochs", self.epochs, f"that makes {self.total_steps} steps, over {MAX_STEPS}; lower the epochs or raise the batch size"
+                "epochs",
+                self.epochs,
+                f"that makes {self.total_steps} steps, over {MAX_STEPS}; lower the epochs or raise the batch"
+                " size",
             )
         return self
 
@@ -169,5 +182,5 @@ class RunSpec(BaseModel):
 def _field_error(name: str, value: Any, message: str) -> ValidationError:
     from pydantic_core import PydanticCustomError
 
-    error = PydanticCustomError("value_error", message)  # type: ignore[arg-type]
+    error = PydanticCustomError("value_error", message)
     return ValidationError.from_exception_data("RunSpec", [{"type": error, "loc": (name,), "input": value}])

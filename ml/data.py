@@ -1,0 +1,156 @@
+"""Data sets as resident uint8 tensors: read once, indexed per step.
+
+N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.datasets import MNIST, FashionMNIST
+
+from ml.catalog import DATASETS
+from ml.download import DatasetUnavailable, Progress, ensure_files
+
+__all__ = ["DatasetUnavailable", "Split", "load_dataset", "subset"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set's training and validation images, in memory.
+
+    images: [N, C, H, W] uint8; labels: [N] int64. `digest` is the first 16 hex digits of the SHA-256 of all
+    four tensors' bytes. `mean` and `std` have one number a channel, over the full training set in 0..1.
+    """
+
+    name: str
+    classes: int
+    train_images: Tensor
+    train_labels: Tensor
+    val_images: Tensor
+    val_labels: Tensor
+    digest: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        c, h, w = self.train_images.shape[1:]
+        return c, h, w
+
+
+def load_dataset(name: str, root: Path, progress: Progress | None = None) -> Split:
+    """The whole data set, downloaded into `root` first if it is not there.
+
+    `progress` is called with what goes on and the fraction done; it may raise, which ends the download
+    cleanly.
+
+    Raises:
+        DatasetUnavailable: it cannot be had; the message says what to do.
+        KeyError: no data set has that name.
+    """
+    split: Split = pkgutil.resolve_name(DATASETS[name].load)(root, progress)
+    return split
+
+
+def load_digits(root: Path, progress: Progress | None = None) -> Split:
+    """scikit-learn's 8x8 digits (UCI ML, Alpaydin and Kaynak 1998), enlarged bilinearly to 28x28.
+
+    The split into 1,437 and 360 is a fixed draw, the same for everyone.
+    """
+    from sklearn import datasets  # a second to import, and only this data set needs it
+
+    pixels, labels = datasets.load_digits(return_X_y=True)
+    small = torch.from_numpy(pixels).float().view(-1, 1, 8, 8)  # 0..16
+    images = F.interpolate(small * (255 / 16), size=(28, 28), mode="bilinear", align_corners=False)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    images, targets = images.round().to(torch.uint8)[order], torch.from_numpy(labels).long()[order]
+    n = DATASETS["digits"].train_size
+    return _split("digits", images[:n], targets[:n], images[n:], targets[n:])
+
+
+def load_mnist(root: Path, progress: Progress | None = None) -> Split:
+    """MNIST (LeCun, Cortes, Burges 1998) as torchvision reads it; the test images are the validation set."""
+    return _load_idx("mnist", MNIST, root, progress)
+
+
+def load_fashion_mnist(root: Path, progress: Progress | None = None) -> Split:
+    """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017) as torchvision reads it; test images for validation."""
+    return _load_idx("fashion-mnist", FashionMNIST, root, progress)
+
+
+def subset(images: Tensor, labels: Tensor, size: int | None, seed: int) -> tuple[Tensor, Tensor]:
+    """`size` images and their labels, drawn without replacement by `seed` alone; all of them for None.
+
+    Raises:
+        ValueError: fewer than `size` are there.
+    """
+    if size is None or size == len(images):
+        return images, labels
+    if size > len(images):
+        raise ValueError(f"{size} images are asked for, but the files hold {len(images)}")
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:size]
+    return images[chosen], labels[chosen]
+
+
+def _load_idx(name: str, kind: type[MNIST], root: Path, progress: Progress | None) -> Split:
+    entry = DATASETS[name]
+    ensure_files(kind, root, entry.title, entry.download_mb, progress)
+    parts: list[Tensor] = []
+    for train in (True, False):
+        try:
+            read = kind(root, train=train)
+        except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise _damaged(entry.title, root / kind.__name__, str(error)) from error
+        images, labels = read.data.unsqueeze(1), read.targets  # [N, H, W] -> [N, 1, H, W]
+        if len(images) == 0 or len(images) != len(labels) or images.shape[1:] != entry.shape:
+            found = f"images {list(images.shape)}, labels {list(labels.shape)}"
+            raise _damaged(entry.title, root / kind.__name__, found)
+        if not 0 <= int(labels.min()) <= int(labels.max()) < entry.classes:
+            raise _damaged(entry.title, root / kind.__name__, f"labels outside 0..{entry.classes - 1}")
+        parts += [images, labels]
+    return _split(name, *parts)
+
+
+def _damaged(title: str, folder: Path, found: str) -> DatasetUnavailable:
+    return DatasetUnavailable(
+        f"The files of {title} in {folder} are damaged ({found}). Delete them and start the run again, which "
+        f"downloads them anew, or choose the dataset digits."
+    )
+
+
+def _split(
+    name: str, train_images: Tensor, train_labels: Tensor, val_images: Tensor, val_labels: Tensor
+) -> Split:
+    parts = [t.contiguous() for t in (train_images, train_labels, val_images, val_labels)]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.numpy().tobytes())
+    moments = [_moments(parts[0][:, c]) for c in range(parts[0].shape[1])]
+    mean, std = zip(*moments, strict=True)
+    return Split(
+        name,
+        DATASETS[name].classes,
+        train_images=parts[0],
+        train_labels=parts[1],
+        val_images=parts[2],
+        val_labels=parts[3],
+        digest=digest.hexdigest()[:16],
+        mean=mean,
+        std=std,
+    )
+
+
+def _moments(pixels: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of uint8 pixels taken as 0..1, exactly, from their histogram."""
+    weight = torch.bincount(pixels.flatten(), minlength=256).double() / pixels.numel()
+    level = torch.arange(256, dtype=torch.float64) / 255
+    mean = (weight * level).sum()
+    std = (weight * (level - mean) ** 2).sum().sqrt()
+    return float(mean), float(std) or 1.0  # pictures of one grey alone are left where they are

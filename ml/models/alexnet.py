@@ -1,0 +1,73 @@
+"""AlexNet, scaled from 224x224 photographs to 28x28 digits.
+
+Krizhevsky, Sutskever, Hinton 2012, "ImageNet classification with deep convolutional neural networks", section
+3.5.
+
+What stays: five convolutions (5x5 in the second, 3x3 after), three linear layers, ReLU, overlapping 3x3
+max-pooling with stride 2 after convolutions one, two and five, dropout on the first two linear layers. What
+changes: every width is a quarter of the paper's (24, 64, 96, 96, 64 maps; 1024, 1024 units); the first
+convolution is 5x5 with stride 1 for the paper's 11x11 with stride 4, which would leave 5x5 of a 28x28 image;
+no local response normalisation and no split over two GPUs; weights from He et al. 2015 (normal, fan in) with
+zero biases for the paper's N(0, 0.01), with which the narrow net stays at chance for epochs.
+
+B batch, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ml.catalog import AlexNetOptions
+
+
+def build(options: AlexNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Images [B, *shape] -> logits [B, classes]; 1,555,898 parameters for [1, 28, 28] and 10.
+
+    Raises:
+        ValueError: the images are smaller than 15x15, which the three poolings use up.
+    """
+    c, h, w = shape
+    if min(h, w) < 15:
+        raise ValueError(f"AlexNet needs images of at least 15x15, not {h}x{w}")
+    flat = 64 * _pooled(h) * _pooled(w)
+    last = nn.Linear(1024, classes)
+    model = nn.Sequential(  # sizes for 28x28
+        nn.Conv2d(c, 24, kernel_size=5, padding=2),  # [B, 24, 28, 28]
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2),  # [B, 24, 13, 13]
+        nn.Conv2d(24, 64, kernel_size=5, padding=2),  # [B, 64, 13, 13]
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2),  # [B, 64, 6, 6]
+        nn.Conv2d(64, 96, kernel_size=3, padding=1),  # [B, 96, 6, 6]
+        nn.ReLU(),
+        nn.Conv2d(96, 96, kernel_size=3, padding=1),  # [B, 96, 6, 6]
+        nn.ReLU(),
+        nn.Conv2d(96, 64, kernel_size=3, padding=1),  # [B, 64, 6, 6]
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2),  # [B, 64, 2, 2]
+        nn.Flatten(),  # [B, 256]
+        nn.Dropout(options.dropout),
+        nn.Linear(flat, 1024),
+        nn.ReLU(),
+        nn.Dropout(options.dropout),
+        nn.Linear(1024, 1024),
+        nn.ReLU(),
+        last,  # [B, K]
+    )
+    model.apply(_kaiming)
+    nn.init.normal_(last.weight, std=0.01)
+    return model
+
+
+def _pooled(size: int) -> int:
+    """What three 3x3 poolings of stride 2 leave of `size`."""
+    for _ in range(3):
+        size = (size - 3) // 2 + 1
+    return size
+
+
+def _kaiming(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,56 @@
+"""LeNet, as the homework prints it.
+
+LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition", section II.B.
+Deviations, all the homework's: no padding (the paper's 28x28 digits lie in a 32x32 field), sigmoid for the
+scaled tanh, max-pooling for trainable averaging, full connections from 6 to 16 maps, a plain linear output
+for the RBF units.
+
+B batch, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ml.catalog import LeNetOptions
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
+POOLINGS: dict[str, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+
+
+def build(options: LeNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Images [B, *shape] -> logits [B, classes]; 44,426 parameters for [1, 28, 28] and 10.
+
+    Raises:
+        ValueError: the images are smaller than 16x16, which the two convolutions and poolings use up.
+    """
+    c, h, w = shape
+    if min(h, w) < 16:
+        raise ValueError(f"LeNet needs images of at least 16x16, not {h}x{w}")
+    act, pool = ACTIVATIONS[options.activation], POOLINGS[options.pooling]
+    flat = 16 * (((h - 4) // 2 - 4) // 2) * (((w - 4) // 2 - 4) // 2)
+    model = nn.Sequential(  # sizes for 28x28
+        nn.Conv2d(c, 6, kernel_size=5),  # [B, 6, 24, 24]
+        act(),
+        pool(2),  # [B, 6, 12, 12]
+        nn.Conv2d(6, 16, kernel_size=5),  # [B, 16, 8, 8]
+        act(),
+        pool(2),  # [B, 16, 4, 4]
+        nn.Flatten(),  # [B, 256]
+        nn.Linear(flat, 120),
+        act(),
+        nn.Linear(120, 84),
+        act(),
+        nn.Linear(84, classes),  # [B, K]
+    )
+    if options.init == "xavier":
+        model.apply(_xavier)
+    return model
+
+
+def _xavier(module: nn.Module) -> None:
+    """Xavier uniform weights and zero biases (Glorot and Bengio 2010, equation 16)."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,124 @@
+"""Residual networks for small images, and the plain networks of the same depth.
+
+He, Zhang, Ren, Sun 2016, "Deep residual learning for image recognition". ResNet-8 and ResNet-20 follow
+section 4.2: a 3x3 stem, three stages of 16, 32 and 64 maps with n blocks each (6n+2 weighted layers), global
+average pooling, and shortcuts of option A (every second pixel, new maps filled with zeros), which add no
+parameters. ResNet-8 is n = 1, one size below the paper's smallest (n = 3, ResNet-20). ResNet-18 follows table
+1 with projection shortcuts (option B) where the shape changes; its stem is one 3x3 convolution without
+pooling, as a 7x7 of stride 2 and a pooling would leave 7x7 of a 28x28 image. Weights as in section 3.4: He et
+al. 2015 (normal); the last linear layer keeps PyTorch's default.
+
+With `residual` off the shortcuts are left out and all else stays, as in the paper's plain nets.
+
+B batch, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ml.catalog import ResNetOptions
+
+
+def resnet8(options: ResNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Images [B, *shape] -> logits [B, classes]; 75,002 parameters for one channel and 10 classes."""
+    return ResNet(shape[0], classes, widths=(16, 32, 64), blocks=1, residual=options.residual, project=False)
+
+
+def resnet20(options: ResNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Images [B, *shape] -> logits [B, classes]; 269,434 parameters for one channel and 10 classes."""
+    return ResNet(shape[0], classes, widths=(16, 32, 64), blocks=3, residual=options.residual, project=False)
+
+
+def resnet18(options: ResNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Images [B, *shape] -> logits [B, classes]; 11,172,810 parameters for one channel and 10 classes."""
+    widths = (64, 128, 256, 512)
+    return ResNet(shape[0], classes, widths=widths, blocks=2, residual=options.residual, project=True)
+
+
+class ResNet(nn.Module):
+    """A 3x3 stem, one stage of `blocks` blocks for each width, global average pooling, one linear layer.
+
+    Every stage but the first halves height and width in its first block.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        *,
+        widths: tuple[int, ...],
+        blocks: int,
+        residual: bool,
+        project: bool,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_conv3x3(channels, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        stages: list[nn.Module] = []
+        c_in = widths[0]
+        for i, width in enumerate(widths):
+            for j in range(blocks):
+                stride = 2 if i > 0 and j == 0 else 1
+                stages.append(Block(c_in, width, stride, residual=residual, project=project))
+                c_in = width
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Linear(c_in, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stages(self.stem(x))  # [B, C, H, W] -> [B, widths[-1], H', W']
+        return self.head(x.mean(dim=(2, 3)))  # type: ignore[no-any-return]  # [B, widths[-1]] -> [B, K]
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions F(x), then relu(F(x) + shortcut(x)); relu(F(x)) in a plain net (figure 2)."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, *, residual: bool, project: bool) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _conv3x3(c_in, c_out, stride),
+            nn.BatchNorm2d(c_out),
+            nn.ReLU(),
+            _conv3x3(c_out, c_out),
+            nn.BatchNorm2d(c_out),
+        )
+        self.shortcut: nn.Module | None = None
+        if residual and (stride != 1 or c_in != c_out):
+            self.shortcut = (
+                _Projection(c_in, c_out, stride) if project else _PadShortcut(c_out - c_in, stride)
+            )
+        elif residual:
+            self.shortcut = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)  # [B, c_in, H, W] -> [B, c_out, H/stride, W/stride]
+        if self.shortcut is not None:
+            y = y + self.shortcut(x)
+        return torch.relu(y)
+
+
+class _PadShortcut(nn.Module):
+    """Option A: every `stride`-th pixel, `extra` maps of zeros behind the given ones."""
+
+    def __init__(self, extra: int, stride: int) -> None:
+        super().__init__()
+        self.extra, self.stride = extra, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
+
+
+class _Projection(nn.Sequential):
+    """Option B: a 1x1 convolution of the given stride with batch normalisation."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+
+
+def _conv3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
+    # No bias: the batch normalisation behind it has one.
+    return nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)

@@ -1,0 +1,170 @@
+"""From a spec and its data to model, optimizer and resident tensors: all that the loop needs, none of the
+looping."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from ml.catalog import MODELS
+from ml.data import Split, subset
+from ml.models import build_model, count_parameters
+from ml.spec import RunSpec
+
+VAL_SEED = 0  # the validation subset is the same for every run, whatever its seed
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run ready to train. Images [N, C, H, W] uint8 and labels [N] int64 lie on `device`."""
+
+    device: torch.device
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    train_images: Tensor
+    train_labels: Tensor
+    val_images: Tensor
+    val_labels: Tensor
+    pixel_max: float
+    mean: Tensor
+    std: Tensor
+    bf16: bool
+    steps_per_epoch: int
+    total_steps: int
+    parameters: int
+    resolved: dict[str, Any]
+
+    def scale(self, images: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] -> float32, by the arithmetic of torchvision's ToTensor and Normalize."""
+        x = images.float().div_(self.pixel_max).sub_(self.mean).div_(self.std)
+        return x.contiguous(memory_format=torch.channels_last) if self.bf16 else x
+
+    def autocast(self) -> torch.autocast:
+        """Matrix products and convolutions in bfloat16 where the spec asks for it; otherwise nothing."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+
+def pick_device(asked: str, slot: int | None = None) -> torch.device:
+    """The device for a spec's "auto", "cpu" or "cuda" on a worker's slot.
+
+    Auto takes the slot's GPU where there is one. Slots beyond the number of GPUs share them in turn.
+
+    Raises:
+        ValueError: "cuda" where there is no GPU.
+    """
+    gpus = torch.cuda.device_count() if asked != "cpu" and torch.cuda.is_available() else 0
+    if gpus:
+        return torch.device("cuda", (slot or 0) % gpus)
+    if asked == "cuda":
+        raise ValueError(
+            "device cuda: this worker sees no GPU. Choose auto or cpu, or start a worker on a GPU machine."
+        )
+    return torch.device("cpu")
+
+
+def prepare(spec: RunSpec, data: Split, device: torch.device) -> Setup:
+    """Build the model (its weights are the next draws of torch's global generator) and move everything to
+    `device`.
+
+    On a GPU this switches cuDNN to deterministic kernels and to true fp32 for the whole process.
+
+    Raises:
+        ValueError: the data hold fewer images than the spec asks for, or are too small for the model.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    options = MODELS[spec.model].options.model_validate(spec.model_options)
+    model = build_model(spec.model, options, data.shape, data.classes).to(device)
+    bf16 = spec.precision == "bf16"
+    if bf16:
+        model = model.to(memory_format=torch.channels_last)
+    train_images, train_labels = subset(data.train_images, data.train_labels, spec.train_size, spec.seed)
+    val_images, val_labels = subset(data.val_images, data.val_labels, spec.val_size, VAL_SEED)
+    pixel_max, mean, std = _scaling(spec.input_scaling, data)
+    steps_per_epoch = -(-len(train_images) // spec.batch_size)
+    parameters = count_parameters(model)
+    return Setup(
+        device=device,
+        model=model,
+        optimizer=make_optimizer(spec, model),
+        train_images=train_images.to(device),
+        train_labels=train_labels.to(device),
+        val_images=val_images.to(device),
+        val_labels=val_labels.to(device),
+        pixel_max=pixel_max,
+        mean=torch.tensor(mean, device=device).view(1, -1, 1, 1),
+        std=torch.tensor(std, device=device).view(1, -1, 1, 1),
+        bf16=bf16,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=spec.epochs * steps_per_epoch,
+        parameters=parameters,
+        resolved={
+            "data_digest": data.digest,
+            "train_images": len(train_images),
+            "val_images": len(val_images),
+            "classes": data.classes,
+            "mean": list(mean),
+            "std": list(std),
+            "parameters": parameters,
+            "precision": "bf16" if bf16 else "fp32",
+            "device": str(device),
+            "device_name": _device_name(device),
+            "threads": torch.get_num_threads(),
+            "code": code_digest(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+    )
+
+
+def make_optimizer(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer:
+    """The spec's optimizer over all parameters, never in its fused form, which rounds differently."""
+    match spec.optimizer:
+        case "sgd":
+            return torch.optim.SGD(
+                model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
+            )
+        case "adam":
+            return torch.optim.Adam(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+        case "adamw":
+            return torch.optim.AdamW(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+    raise ValueError(f"unknown optimizer {spec.optimizer!r}")
+
+
+def _scaling(kind: str, data: Split) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+    """What pixels are divided by first, then mean and deviation (one a channel) to standardize with."""
+    zeros, ones = (0.0,) * len(data.mean), (1.0,) * len(data.mean)
+    match kind:
+        case "standardize":
+            return 255.0, data.mean, data.std
+        case "unit":
+            return 255.0, zeros, ones
+        case "raw":
+            return 1.0, zeros, ones
+    raise ValueError(f"unknown input scaling {kind!r}")
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+
+
+@cache
+def code_digest() -> str:
+    """The first 16 hex digits of the SHA-256 of this package's sources: which code trained a run."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,87 @@
+"""What a bit-identical continuation needs, out of a run and back into it.
+
+Weights, optimizer, generators, the epoch's order and the place in it: dropping any one of them changes the
+bits. The learning rate is a function of the step, so schedules have no state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ml.setup import Setup
+from ml.spec import RunSpec
+
+FORMAT = 1
+
+
+class Place(NamedTuple):
+    """Where a run stands: `position` batches of `epoch` are done, in `order` ([N] int64; None: not yet
+    drawn)."""
+
+    epoch: int = 1
+    position: int = 0
+    step: int = 0
+    order: Tensor | None = None
+
+
+def take_snapshot(spec: RunSpec, run: Setup, place: Place) -> dict[str, Any]:
+    """A copy on the CPU of all that `restore` needs; `ml.checkpoint` writes it."""
+    state: dict[str, Any] = _copied(
+        {
+            "format": FORMAT,
+            "spec": spec.model_dump_json(),
+            "data_digest": run.resolved["data_digest"],
+            "model": run.model.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None,
+            "threads": torch.get_num_threads(),
+            **place._asdict(),
+        }
+    )
+    return state
+
+
+def restore(state: Mapping[str, Any], spec: RunSpec, run: Setup) -> Place:
+    """Put a snapshot's state into `run` and torch's generators; return where to go on.
+
+    Sets the process's number of threads to the snapshot's, as another number changes the bits.
+
+    Raises:
+        ValueError: the snapshot is of another spec, other data or an unknown format.
+    """
+    if state.get("format") != FORMAT:
+        raise ValueError(f"this checkpoint has format {state.get('format')!r}; this version reads {FORMAT}")
+    if RunSpec.model_validate_json(state["spec"]) != spec:
+        raise ValueError("this checkpoint belongs to a run with another spec; start a new run instead")
+    if state["data_digest"] != run.resolved["data_digest"]:
+        raise ValueError(
+            f"the data set has changed since this checkpoint (digest {state['data_digest']} then, "
+            f"{run.resolved['data_digest']} now); start a new run instead"
+        )
+    torch.set_num_threads(state["threads"])
+    run.resolved["threads"] = state["threads"]
+    run.model.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"])
+    if run.device.type == "cuda" and state["rng_cuda"] is not None:
+        torch.cuda.set_rng_state(state["rng_cuda"], run.device)
+    order = state["order"]
+    return Place(
+        state["epoch"], state["position"], state["step"], None if order is None else order.to(run.device)
+    )
+
+
+def _copied(value: Any) -> Any:
+    """A deep copy with every tensor on the CPU, so that later steps cannot change it."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(item) for item in value]
+    return value

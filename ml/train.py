@@ -1,0 +1,140 @@
+"""The training loop, whole and visible: forward, loss, backward, step, report.
+
+    data = load_dataset(spec.dataset, root)
+    for event in train(spec, data, device=pick_device(spec.device, slot)): ...
+
+The same seed on the same CPU with the same number of threads gives the same bits, those of a plain loop over
+a DataLoader (torch.manual_seed, model, `DataLoader(shuffle=True)`); so does a resumed run.
+
+B batch, C channels, H height, W width, K classes, N images.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from threading import Event as Flag
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ml.data import Split
+from ml.events import Done, Evaluated, Evaluating, Event, Prepared, Snapshot
+from ml.schedules import learning_rate
+from ml.setup import Setup, pick_device, prepare
+from ml.snapshot import Place, restore, take_snapshot
+from ml.spec import RunSpec
+from ml.tally import NonFiniteLoss, Tally
+
+__all__ = ["NonFiniteLoss", "pick_device", "train"]
+
+EVAL_BATCH = 500
+
+
+def train(
+    spec: RunSpec,
+    data: Split,
+    *,
+    device: torch.device,
+    resume: Mapping[str, Any] | None = None,
+    snapshot_requested: Flag | None = None,
+    report_every_s: float = 0.1,
+) -> Iterator[Event]:
+    """Train `spec` on `data` and yield what happens (see `ml.events`), points about every `report_every_s`
+    seconds.
+
+    Draws from torch's global generators: one training at a time in a process. `resume` is a Snapshot's state;
+    the loop goes on with the step after it, with that run's number of threads. Setting `snapshot_requested`
+    makes the loop clear it and yield a Snapshot after the step or validation batch in hand; to pause, close
+    the iterator then.
+
+    On a GPU losses stay on the device between reports: a step's time is when it was handed over, and a loss
+    that is no number is noticed at the next report.
+
+    Raises:
+        ValueError: `resume` or the data do not fit the spec.
+        NonFiniteLoss: the loss is no number any more; the points up to that step have been yielded.
+    """
+    torch.manual_seed(spec.seed)
+    run = prepare(spec, data, device)
+    at = Place() if resume is None else restore(resume, spec, run)
+    yield Prepared(run.total_steps, run.steps_per_epoch, at.step, run.parameters, run.resolved)
+
+    step = at.step
+    tally = Tally(device, report_every_s)
+    for epoch in range(at.epoch, spec.epochs + 1):
+        run.model.train()
+        order = draw_order(len(run.train_images)).to(device) if at.order is None else at.order
+        for position in range(at.position, run.steps_per_epoch):
+            batch = order[
+                position * spec.batch_size : (position + 1) * spec.batch_size
+            ]  # the last may be smaller
+            x, y = run.scale(run.train_images[batch]), run.train_labels[batch]  # [B, C, H, W] float32, [B]
+            lr = learning_rate(spec.schedule, spec.lr, step, run.total_steps)
+            for group in run.optimizer.param_groups:
+                group["lr"] = lr
+
+            with run.autocast():
+                logits = run.model(x)  # [B, K]
+            loss = F.cross_entropy(logits.float(), y)
+            run.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            run.optimizer.step()
+
+            step += 1
+            tally.add(step, loss.detach(), (logits.detach().argmax(1) == y).float().mean(), lr)
+            wanted = take_request(snapshot_requested)
+            if wanted or tally.due():
+                yield from tally.report()
+            if wanted:
+                here = Place(epoch, position + 1, step, order)
+                yield Snapshot(step, epoch, take_snapshot(spec, run, here))
+        yield from tally.report()
+
+        run.model.eval()
+        total_loss, correct, n_val = 0.0, 0, len(run.val_images)
+        for start in range(0, n_val, EVAL_BATCH):
+            yield Evaluating(epoch, start, n_val)
+            if take_request(snapshot_requested):
+                here = Place(epoch, run.steps_per_epoch, step, order)
+                yield Snapshot(step, epoch, take_snapshot(spec, run, here))
+            batch_loss, batch_correct = evaluate_batch(run, start)
+            total_loss, correct = total_loss + batch_loss, correct + batch_correct
+        yield Evaluated(step, epoch, time.time(), total_loss / n_val, correct / n_val)
+
+        at = Place(epoch + 1, step=step)
+        yield Snapshot(step, epoch, take_snapshot(spec, run, at))
+    yield Done(step, spec.epochs)
+
+
+def draw_order(n: int) -> Tensor:
+    """An epoch's order of the images, [n] int64: the very draws of a DataLoader with `shuffle=True` and no
+    workers.
+
+    It draws a seed for its workers first, then RandomSampler draws one for a generator of its own
+    (`torch/utils/data/dataloader.py`, `_BaseDataLoaderIter`; `sampler.py`, `RandomSampler.__iter__`).
+    """
+    torch.empty((), dtype=torch.int64).random_()
+    seed = int(torch.empty((), dtype=torch.int64).random_().item())
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.inference_mode()
+def evaluate_batch(run: Setup, start: int) -> tuple[float, int]:
+    """Summed loss and number of right answers over the validation images from `start` on, at most
+    EVAL_BATCH."""
+    x, y = run.scale(run.val_images[start : start + EVAL_BATCH]), run.val_labels[start : start + EVAL_BATCH]
+    with run.autocast():
+        logits = run.model(x)  # [B, K]
+    loss = F.cross_entropy(logits.float(), y, reduction="sum")
+    return float(loss), int((logits.argmax(1) == y).sum())
+
+
+def take_request(flag: Flag | None) -> bool:
+    """Whether a snapshot was asked for; clears the request."""
+    if flag is None or not flag.is_set():
+        return False
+    flag.clear()
+    return True
