@@ -83,5 +83,5 @@ class Tally:
 def _numbers(values: list[float] | list[Tensor]) -> list[float]:
     """Plain numbers; scalars on a GPU come over in one copy."""
     if values and isinstance(values[0], Tensor):
-        return torch.stack(values).tolist()  # type: ignore[arg-type, no-any-return]
+        return torch.stack(values).tolist()
     return values  # type: ignore[return-value]
