@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
@@ -21,6 +21,10 @@ BLOCK_BYTES = 1 << 18
 
 class DatasetUnavailable(ValueError):  # noqa: N818  read as a sentence in the run's page
     """The data set is neither on disk nor to be had; the message says what to do."""
+
+
+class _MirrorFailed(Exception):  # noqa: N818
+    """A mirror does not give the file; the next one may."""
 
 
 def ensure_files(kind: type[MNIST], root: Path, title: str, size_mb: int, progress: Progress | None) -> None:
@@ -72,11 +76,15 @@ def _download(
     """The file's compressed bytes from the first mirror that has them whole."""
     reasons = []
     for mirror in kind.mirrors:
+        blocks = []
         try:
-            data = _read_url(mirror + name, advance)
-        except (OSError, HTTPException) as error:
+            for block in _read_blocks(mirror + name):
+                blocks.append(block)
+                advance(len(block))
+        except _MirrorFailed as error:
             reasons.append(f"{mirror}: {error}")
             continue
+        data = b"".join(blocks)
         if hashlib.md5(data, usedforsecurity=False).hexdigest() == md5:
             return data
         reasons.append(f"{mirror}: not the expected file (MD5 differs)")
@@ -88,13 +96,14 @@ def _download(
     )
 
 
-def _read_url(url: str, advance: Callable[[int], None]) -> bytes:
-    blocks = []
-    with urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310  torchvision's own addresses
-        while block := response.read(BLOCK_BYTES):
-            blocks.append(block)
-            advance(len(block))
-    return b"".join(blocks)
+def _read_blocks(url: str) -> Iterator[bytes]:
+    """The bytes at `url` in blocks. Only its own errors become _MirrorFailed, never those of who iterates."""
+    try:
+        with urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310  torchvision's own addresses
+            while block := response.read(BLOCK_BYTES):
+                yield block
+    except (OSError, HTTPException) as error:
+        raise _MirrorFailed(str(error)) from error
 
 
 def _unpack(data: bytes, path: Path) -> bytes:

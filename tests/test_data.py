@@ -1,0 +1,225 @@
+"""Data sets: what is read, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.datasets import MNIST
+
+from ml.catalog import DATASETS
+from ml.data import DatasetUnavailable, load_dataset, subset
+
+NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def idx_bytes(values: Tensor) -> bytes:
+    """The idx format: two zero bytes, 8 for uint8, the number of dimensions, their sizes, the values."""
+    header = struct.pack(f">BBBB{values.dim()}I", 0, 0, 8, values.dim(), *values.shape)
+    return header + values.to(torch.uint8).numpy().tobytes()
+
+
+def tiny_mnist() -> dict[str, bytes]:
+    """Seven training and five validation images in MNIST's format, by file name."""
+    generator = torch.Generator().manual_seed(1)
+    files = {}
+    for prefix, n in (("train", 7), ("t10k", 5)):
+        images = torch.randint(0, 256, (n, 28, 28), generator=generator)
+        files[f"{prefix}-images-idx3-ubyte"] = idx_bytes(images)
+        files[f"{prefix}-labels-idx1-ubyte"] = idx_bytes(torch.arange(n) % 10)
+    return files
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that torchvision's MNIST takes for its mirror, with the tiny data set in it."""
+    folder = tmp_path / "mirror"
+    packed = {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in tiny_mnist().items()}
+    write_files(folder, packed)
+    monkeypatch.setattr(MNIST, "mirrors", [f"{(tmp_path / 'nowhere').as_uri()}/", f"{folder.as_uri()}/"])
+    monkeypatch.setattr(MNIST, "resources", [(n, hashlib.md5(d).hexdigest()) for n, d in packed.items()])
+    return folder
+
+
+def test_digits_need_no_files_and_are_28x28(tmp_path: Path) -> None:
+    data = load_dataset("digits", tmp_path)
+    assert data.train_images.shape == (1_437, 1, 28, 28)
+    assert data.val_images.shape == (360, 1, 28, 28)
+    assert data.train_images.dtype == torch.uint8
+    assert data.train_labels.dtype == torch.int64
+    assert data.train_images.max() == 255
+    assert set(data.train_labels.tolist()) == set(data.val_labels.tolist()) == set(range(10))
+    assert data.shape == DATASETS["digits"].shape
+    assert load_dataset("digits", tmp_path).digest == data.digest
+    assert os.listdir(tmp_path) == []
+
+
+def test_mean_and_deviation_are_the_training_images(tmp_path: Path) -> None:
+    data = load_dataset("digits", tmp_path)
+    pixels = data.train_images.double() / 255
+    assert data.mean == pytest.approx((float(pixels.mean()),), abs=1e-12)
+    assert data.std == pytest.approx((float(pixels.std(correction=0)),), abs=1e-12)
+
+
+def test_real_mnist() -> None:
+    root = Path(os.environ.get("TRAINYARD_DATASETS", "no-such-folder"))
+    if not DATASETS["mnist"].on_disk(root):
+        pytest.skip(
+            "no MNIST: set TRAINYARD_DATASETS to a folder with MNIST/raw in it (torchvision's layout)"
+        )
+    data = load_dataset("mnist", root)
+    assert (len(data.train_images), len(data.val_images)) == (60_000, 10_000)
+    assert data.train_labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert data.mean == pytest.approx((0.1307,), abs=1e-4)  # the figures of PyTorch's MNIST example
+    assert data.std == pytest.approx((0.3081,), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_idx_files_are_read_as_torchvision_reads_them(tmp_path: Path, name: str) -> None:
+    folder = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[name]
+    write_files(tmp_path / folder / "raw", tiny_mnist())
+    assert DATASETS[name].on_disk(tmp_path)
+    data = load_dataset(name, tmp_path)
+    assert data.train_images.shape == (7, 1, 28, 28)
+    assert data.train_images.numpy().tobytes() == tiny_mnist()["train-images-idx3-ubyte"][16:]
+    assert data.val_labels.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
+    files = tiny_mnist()
+    write_files(tmp_path / "MNIST" / "raw", files)
+    before = load_dataset("mnist", tmp_path).digest
+    changed = bytearray(files["t10k-images-idx3-ubyte"])
+    changed[-1] ^= 1
+    write_files(tmp_path / "MNIST" / "raw", {"t10k-images-idx3-ubyte": bytes(changed)})
+    assert len(before) == 16
+    assert load_dataset("mnist", tmp_path).digest != before
+
+
+def test_packed_files_beside_are_unpacked(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    write_files(raw, {f"{name}.gz": gzip.compress(data) for name, data in tiny_mnist().items()})
+    assert DATASETS["mnist"].on_disk(tmp_path)
+    assert len(load_dataset("mnist", tmp_path).train_images) == 7
+
+
+def test_a_missing_data_set_is_downloaded_once_with_progress(tmp_path: Path, mirror: Path) -> None:
+    root, told = tmp_path / "datasets", list[tuple[str, float]]()
+    data = load_dataset("mnist", root, lambda what, done: told.append((what, done)))
+    assert len(data.train_images) == 7
+    assert {what for what, _ in told} == {"Downloading MNIST"}
+    assert sorted(done for _, done in told) == [done for _, done in told]
+    assert 0 < told[0][1] <= told[-1][1] <= 1
+    assert sorted(os.listdir(root / "MNIST" / "raw")) == sorted(NAMES)
+    for file in mirror.iterdir():
+        file.unlink()
+    assert load_dataset("mnist", root).digest == data.digest
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "other"])
+def test_a_failed_download_says_what_to_do_and_leaves_no_partial_file(
+    tmp_path: Path, mirror: Path, damage: str
+) -> None:
+    victim = mirror / "t10k-images-idx3-ubyte.gz"
+    if damage == "gone":
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[:100] if damage == "cut" else b"<html>log in first</html>")
+    root = tmp_path / "datasets"
+    with pytest.raises(DatasetUnavailable) as error:
+        load_dataset("mnist", root)
+    message = str(error.value)
+    for words in (*NAMES, str(root / "MNIST" / "raw"), "TRAINYARD_DATASETS", "dataset digits"):
+        assert words in message
+    assert sorted(os.listdir(root / "MNIST" / "raw")) == sorted(NAMES[:2])
+    assert not DATASETS["mnist"].on_disk(root)
+
+
+def test_an_interrupted_download_leaves_no_partial_file(tmp_path: Path, mirror: Path) -> None:
+    def cancel(what: str, done: float) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        load_dataset("mnist", tmp_path / "datasets", cancel)
+    assert os.listdir(tmp_path / "datasets" / "MNIST" / "raw") == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, mirror: Path) -> None:
+    (tmp_path / "datasets").write_text("a file where the folder should be")
+    with pytest.raises(
+        DatasetUnavailable, match=r"datasets/MNIST/raw.*nothing can be written there.*TRAINYARD_DATASETS"
+    ):
+        load_dataset("mnist", tmp_path / "datasets")
+
+
+def _cut(files: dict[str, bytes]) -> None:
+    files["train-images-idx3-ubyte"] = files["train-images-idx3-ubyte"][:-100]
+
+
+def _empty(files: dict[str, bytes]) -> None:
+    files["t10k-labels-idx1-ubyte"] = b""
+
+
+def _html(files: dict[str, bytes]) -> None:
+    files["train-labels-idx1-ubyte"] = b"<html>log in first</html>"
+
+
+def _fewer_labels(files: dict[str, bytes]) -> None:
+    files["train-labels-idx1-ubyte"] = idx_bytes(torch.arange(3))
+
+
+def _wrong_size(files: dict[str, bytes]) -> None:
+    files["train-images-idx3-ubyte"] = idx_bytes(torch.zeros(7, 20, 20))
+
+
+def _label_eleven(files: dict[str, bytes]) -> None:
+    files["train-labels-idx1-ubyte"] = idx_bytes(torch.full((7,), 11))
+
+
+@pytest.mark.parametrize("damage", [_cut, _empty, _html, _fewer_labels, _wrong_size, _label_eleven])
+def test_damaged_files_are_named(tmp_path: Path, damage: Callable[[dict[str, bytes]], None]) -> None:
+    files = tiny_mnist()
+    damage(files)
+    write_files(tmp_path / "MNIST" / "raw", files)
+    with pytest.raises(DatasetUnavailable, match=r"files of MNIST in .* are damaged .* Delete them"):
+        load_dataset("mnist", tmp_path)
+
+
+def test_a_damaged_packed_file_is_named(tmp_path: Path) -> None:
+    packed = {f"{name}.gz": gzip.compress(data)[:-20] for name, data in tiny_mnist().items()}
+    write_files(tmp_path / "MNIST" / "raw", packed)
+    with pytest.raises(DatasetUnavailable, match=r"train-images-idx3-ubyte\.gz is damaged .* Delete it"):
+        load_dataset("mnist", tmp_path)
+
+
+def test_subset_is_drawn_by_the_seed_alone() -> None:
+    images, labels = torch.arange(100).view(100, 1, 1, 1), torch.arange(100)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    a, b = subset(images, labels, 10, seed=3), subset(images, labels, 10, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(a[1], b[1])
+    assert torch.equal(a[0].flatten(), a[1])
+    assert len(set(a[1].tolist())) == 10
+    assert not torch.equal(a[1], subset(images, labels, 10, seed=4)[1])
+    assert subset(images, labels, None, seed=3)[1] is labels
+    with pytest.raises(ValueError, match="101 images are asked for, but the files hold 100"):
+        subset(images, labels, 101, seed=3)

@@ -1,0 +1,154 @@
+"""Every architecture of the catalog: sizes, gradients, options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ml.catalog import MODELS
+from ml.models import build_model, count_parameters
+
+GREY = (1, 28, 28)
+
+
+def build(name: str, shape: tuple[int, int, int] = GREY, classes: int = 10, **options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(name, MODELS[name].options.model_validate(options), shape, classes)
+
+
+def conv(c_in: int, c_out: int, k: int, bias: bool = True) -> int:
+    return c_in * c_out * k * k + c_out * bias
+
+
+def linear(n_in: int, n_out: int) -> int:
+    return n_in * n_out + n_out
+
+
+def resnet_by_hand(widths: tuple[int, ...], blocks: int, project: bool) -> int:
+    total = conv(1, widths[0], 3, bias=False) + 2 * widths[0]
+    c_in = widths[0]
+    for width in widths:
+        for _ in range(blocks):
+            total += conv(c_in, width, 3, bias=False) + conv(width, width, 3, bias=False) + 4 * width
+            if project and c_in != width:
+                total += conv(c_in, width, 1, bias=False) + 2 * width
+            c_in = width
+    return total + linear(c_in, 10)
+
+
+BY_HAND = {
+    "lenet": conv(1, 6, 5) + conv(6, 16, 5) + linear(256, 120) + linear(120, 84) + linear(84, 10),
+    "alexnet": conv(1, 24, 5)
+    + conv(24, 64, 5)
+    + conv(64, 96, 3)
+    + conv(96, 96, 3)
+    + conv(96, 64, 3)
+    + linear(64 * 2 * 2, 1024)
+    + linear(1024, 1024)
+    + linear(1024, 10),
+    "resnet8": resnet_by_hand((16, 32, 64), 1, project=False),
+    "resnet20": resnet_by_hand((16, 32, 64), 3, project=False),
+    "resnet18": resnet_by_hand((64, 128, 256, 512), 2, project=True),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameter_count_is_the_catalogs_and_the_papers(name: str) -> None:
+    assert count_parameters(build(name)) == MODELS[name].parameters == BY_HAND[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("shape", "classes"), [(GREY, 10), ((3, 32, 32), 7)])
+def test_forward_and_backward_reach_every_parameter(
+    name: str, shape: tuple[int, int, int], classes: int
+) -> None:
+    model = build(name, shape, classes)
+    logits = model(torch.randn(3, *shape))
+    assert logits.shape == (3, classes)
+    logits.square().mean().backward()
+    for label, parameter in model.named_parameters():
+        assert parameter.grad is not None, label
+        assert torch.isfinite(parameter.grad).all(), label
+        assert parameter.grad.abs().sum() > 0, label
+
+
+def test_lenet_has_the_homeworks_44426_parameters_and_sigmoids() -> None:
+    model = build("lenet")
+    assert count_parameters(model) == 44_426
+    assert [type(m).__name__ for m in model.children()] == [
+        *("Conv2d", "Sigmoid", "MaxPool2d", "Conv2d", "Sigmoid", "MaxPool2d", "Flatten"),
+        *("Linear", "Sigmoid", "Linear", "Sigmoid", "Linear"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("activation", "kind"), [("sigmoid", nn.Sigmoid), ("tanh", nn.Tanh), ("relu", nn.ReLU)]
+)
+def test_lenet_activation(activation: str, kind: type[nn.Module]) -> None:
+    assert sum(isinstance(m, kind) for m in build("lenet", activation=activation).modules()) == 4
+
+
+@pytest.mark.parametrize(("pooling", "kind"), [("max", nn.MaxPool2d), ("avg", nn.AvgPool2d)])
+def test_lenet_pooling(pooling: str, kind: type[nn.Module]) -> None:
+    assert sum(isinstance(m, kind) for m in build("lenet", pooling=pooling).modules()) == 2
+
+
+def test_lenet_xavier_has_zero_biases_and_the_right_bound() -> None:
+    model = build("lenet", init="xavier")
+    head = list(model.children())[-1]
+    assert isinstance(head, nn.Linear)
+    assert head.bias.abs().sum() == 0
+    bound = (6 / (84 + 10)) ** 0.5
+    assert 0.9 * bound < head.weight.abs().max() <= bound
+    assert not torch.equal(next(build("lenet").parameters()), next(model.parameters()))
+
+
+def test_alexnet_dropout_is_random_in_training_only() -> None:
+    model, x = build("alexnet", dropout=0.5), torch.randn(2, *GREY)
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+    assert all(m.p == 0 for m in build("alexnet", dropout=0.0).modules() if isinstance(m, nn.Dropout))
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet18"])
+def test_plain_net_is_the_same_net_without_shortcuts(name: str) -> None:
+    residual, plain = build(name), build(name, residual=False)
+    convs = [
+        sum(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) for m in n.modules())
+        for n in (residual, plain)
+    ]
+    assert (
+        convs[0] == convs[1] == int(name.removeprefix("resnet")) - 1
+    )  # the linear layer is the last one counted
+    if name != "resnet18":
+        assert count_parameters(residual) == count_parameters(plain)  # option A adds none
+        plain.load_state_dict(residual.state_dict())
+    x = torch.randn(4, *GREY)
+    assert not torch.equal(residual(x), plain(x))
+
+
+def test_a_residual_block_that_adds_nothing_is_its_shortcut() -> None:
+    model = build("resnet8")
+    stages = model.get_submodule("stages")
+    for parameter in stages.parameters():
+        nn.init.zeros_(parameter)
+    x = torch.rand(2, 16, 28, 28)
+    y = stages(x)
+    assert torch.equal(y[:, :16], x[:, :, ::4, ::4])  # every second pixel, twice
+    assert not y[:, 16:].any()  # new maps are zeros
+
+
+@pytest.mark.parametrize("name", ["lenet", "alexnet"])
+def test_images_too_small_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="at least"):
+        build(name, (1, 8, 8))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_same_seed_same_weights(name: str) -> None:
+    for a, b in zip(build(name).parameters(), build(name).parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -1,0 +1,386 @@
+"""The loop: the bits of a plain DataLoader loop, bit-identical resume, every step reported once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from threading import Event as Flag
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from ml import checkpoint
+from ml.catalog import MODELS, SCHEDULES
+from ml.data import Split, load_dataset
+from ml.events import Done, Evaluated, Evaluating, Event, Points, Prepared, Snapshot
+from ml.models import build_model
+from ml.schedules import learning_rate
+from ml.spec import RunSpec
+from ml.train import NonFiniteLoss, pick_device, train
+
+CPU = torch.device("cpu")
+SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+ADAMW: dict[str, Any] = {"optimizer": "adamw", "lr": 0.001, "weight_decay": 0.01}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The number of threads shapes the bits, and `train` sets it on resume."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@cache
+def digits() -> Split:
+    return load_dataset("digits", Path("nowhere"))
+
+
+def spec_of(**fields: Any) -> RunSpec:
+    return RunSpec(**{"dataset": "digits", "train_size": 150, "val_size": 50, "epochs": 2, **fields})
+
+
+def collect(spec: RunSpec, resume: Mapping[str, Any] | None = None) -> list[Event]:
+    return list(train(spec, digits(), device=CPU, resume=resume))
+
+
+def last_state(events: list[Event]) -> dict[str, Any]:
+    return [e for e in events if isinstance(e, Snapshot)][-1].state
+
+
+def series(events: list[Event], metric: str) -> dict[int, float]:
+    """The metric by step; fails if a step comes twice."""
+    found: dict[int, float] = {}
+    for event in events:
+        if isinstance(event, Points):
+            assert len(event.step) == len(event.time) == len(event.values[metric])
+            for step, value in zip(event.step, event.values[metric], strict=True):
+                assert step not in found
+                found[step] = value
+    return found
+
+
+def evaluations(events: list[Event]) -> list[tuple[int, int, float, float]]:
+    return [(e.step, e.epoch, e.loss, e.accuracy) for e in events if isinstance(e, Evaluated)]
+
+
+def assert_same_state(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    """The same weights, optimizer state and generators, bit by bit."""
+    assert a.keys() == b.keys()
+    for key in a:
+        left, right = a[key], b[key]
+        if isinstance(left, Tensor):
+            assert torch.equal(left, right), key
+        elif isinstance(left, Mapping):
+            assert_same_state(left, right)
+        else:
+            assert left == right, key
+
+
+def plain_loop(spec: RunSpec, data: Split) -> tuple[nn.Module, list[float]]:
+    """The homework's loop, written independently: DataLoader, default optimizer, float images."""
+    chosen = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(spec.seed))
+    chosen = chosen[: spec.train_size]
+    images = (data.train_images[chosen].float() / 255 - data.mean[0]) / data.std[0]
+    torch.manual_seed(spec.seed)
+    options = MODELS[spec.model].options.model_validate(spec.model_options)
+    model = build_model(spec.model, options, (1, 28, 28), 10)
+    loader = DataLoader(TensorDataset(images, data.train_labels[chosen]), spec.batch_size, shuffle=True)
+    optimizer: torch.optim.Optimizer
+    if spec.optimizer == "sgd":
+        optimizer = torch.optim.SGD(
+            model.parameters(), spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
+        )
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), spec.lr, weight_decay=spec.weight_decay)
+    losses = []
+    for _ in range(spec.epochs):
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss = nn.CrossEntropyLoss()(model(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return model, losses
+
+
+@pytest.mark.parametrize("model", ["lenet", "alexnet", "resnet8"])
+@pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_the_bits_are_those_of_a_plain_dataloader_loop(model: str, optimizer: dict[str, Any]) -> None:
+    spec = spec_of(model=model, batch_size=64, seed=5, **optimizer)  # 64, 64, 22
+    events = collect(spec)
+    reference, losses = plain_loop(spec, digits())
+    assert list(series(events, "train/loss").values()) == losses
+    state = last_state(events)["model"]
+    for name, parameter in reference.named_parameters():
+        assert torch.equal(state[name], parameter), name
+
+
+@pytest.mark.parametrize("model", ["lenet", "alexnet", "resnet8"])
+@pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_resume_is_bit_identical(tmp_path: Path, model: str, optimizer: dict[str, Any]) -> None:
+    spec = spec_of(model=model, batch_size=32, schedule="onecycle", **optimizer)  # 5 steps an epoch
+    wanted, states, whole = Flag(), [], []
+    for event in train(spec, digits(), device=CPU, snapshot_requested=wanted, report_every_s=0):
+        whole.append(event)
+        if isinstance(event, Points) and event.step[-1] == 2:
+            wanted.set()  # answered in the middle of the first epoch, after step 3
+        if isinstance(event, Evaluating) and event.epoch == 2:
+            wanted.set()  # answered with both epochs trained and one evaluated
+        if isinstance(event, Snapshot):
+            states.append(event)
+    assert [(s.step, s.epoch) for s in states] == [(3, 1), (5, 1), (10, 2), (10, 2)]
+    for i, snapshot in enumerate(states):
+        torch.manual_seed(99)  # whatever happened in between
+        path = tmp_path / f"{i}.pt"
+        state = checkpoint.load(path, checkpoint.save(path, snapshot.state))
+        again = collect(spec, resume=state)
+        assert isinstance(again[0], Prepared)
+        assert again[0].start_step == snapshot.step
+        assert isinstance(again[-1], Done)
+        losses = series(whole, "train/loss")
+        assert series(again, "train/loss") == {s: v for s, v in losses.items() if s > snapshot.step}
+        resumed = [e for e in again if isinstance(e, Snapshot)]
+        assert_same_state((resumed or states)[-1].state, states[-1].state)
+        if resumed:
+            assert evaluations(again) == evaluations(whole)[-len(evaluations(again)) :]
+
+
+def test_a_snapshot_is_a_copy() -> None:
+    stream = train(spec_of(model="lenet", **SGD), digits(), device=CPU)
+    first = next(e for e in stream if isinstance(e, Snapshot))
+    before = first.state["model"]["0.weight"].clone()
+    for _ in stream:
+        pass
+    assert torch.equal(first.state["model"]["0.weight"], before)
+
+
+def test_pause_is_request_snapshot_close() -> None:
+    wanted = Flag()
+    wanted.set()
+    stream = train(spec_of(), digits(), device=CPU, snapshot_requested=wanted)
+    seen = []
+    for event in stream:
+        seen.append(event)
+        if isinstance(event, Snapshot):
+            break
+    assert [type(e) for e in seen] == [Prepared, Points, Snapshot]  # at the very first step
+    assert not wanted.is_set()
+    assert seen[2].state["position"] == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lr": 0.123}, "another spec"),
+        ({"seed": 9}, "another spec"),
+    ],
+)
+def test_a_snapshot_of_another_spec_is_refused(change: dict[str, Any], words: str) -> None:
+    state = last_state(collect(spec_of(epochs=1)))
+    with pytest.raises(ValueError, match=words):
+        collect(spec_of(epochs=1, **change), resume=state)
+
+
+def test_a_snapshot_of_other_data_or_format_is_refused() -> None:
+    state = last_state(collect(spec_of(epochs=1)))
+    with pytest.raises(ValueError, match="data set has changed"):
+        list(train(spec_of(epochs=1), replace(digits(), digest="0" * 16), device=CPU, resume=state))
+    with pytest.raises(ValueError, match="format 99"):
+        collect(spec_of(epochs=1), resume={**state, "format": 99})
+
+
+def test_resume_keeps_the_number_of_threads() -> None:
+    state = last_state(collect(spec_of(epochs=1)))
+    torch.set_num_threads(2)
+    events = collect(spec_of(epochs=1), resume=state)
+    assert torch.get_num_threads() == 1
+    assert isinstance(events[0], Prepared)
+    assert events[0].resolved["threads"] == 1
+
+
+@pytest.mark.parametrize("report_every_s", [0.0, 0.001, 1e9])
+def test_every_step_is_reported_once_and_in_order(report_every_s: float) -> None:
+    spec = spec_of(batch_size=7, epochs=3)  # 22 steps an epoch, the last of 3 images
+    began = time.time()
+    events = list(train(spec, digits(), device=CPU, report_every_s=report_every_s))
+    points = [e for e in events if isinstance(e, Points)]
+    for metric in ("train/loss", "train/accuracy", "train/lr"):
+        assert list(series(events, metric)) == list(range(1, 67))
+    assert points[0].step == [1]  # the first loss shows at once
+    times = [t for p in points for t in p.time]
+    assert times == sorted(times)
+    assert began <= times[0] <= times[-1] <= time.time()
+    assert len(points) == {0.0: 66, 1e9: 4}.get(
+        report_every_s, len(points)
+    )  # 4: the first step and three epochs
+    assert all(0 <= a <= 1 for a in series(events, "train/accuracy").values())
+
+
+def test_events_come_in_their_order() -> None:
+    events = collect(spec_of(batch_size=64))
+    kinds = [type(e) for e in events if not isinstance(e, Points)]
+    assert kinds == [Prepared, *(Evaluating, Evaluated, Snapshot) * 2, Done]
+    prepared = events[0]
+    assert isinstance(prepared, Prepared)
+    assert (prepared.total_steps, prepared.steps_per_epoch, prepared.start_step) == (6, 3, 0)
+    assert prepared.parameters == 44_426
+    assert prepared.resolved["data_digest"] == digits().digest
+    assert (prepared.resolved["train_images"], prepared.resolved["val_images"]) == (150, 50)
+    assert prepared.resolved["precision"] == "fp32"
+    assert [(e.step, e.epoch) for e in events if isinstance(e, Evaluated)] == [(3, 1), (6, 2)]
+    assert events[-1] == Done(6, 2)
+
+
+def test_validation_is_over_all_its_images() -> None:
+    spec = spec_of(val_size=None, epochs=1, **ADAMW)
+    events = collect(spec)
+    data = digits()
+    model = build_model("lenet", MODELS["lenet"].options(), (1, 28, 28), 10)
+    model.load_state_dict(last_state(events)["model"])
+    x = (data.val_images.float() / 255 - data.mean[0]) / data.std[0]
+    with torch.inference_mode():
+        logits = model(x)
+    ((_, _, loss, accuracy),) = evaluations(events)
+    assert loss == pytest.approx(float(F.cross_entropy(logits, data.val_labels)), rel=1e-5)
+    assert accuracy == float((logits.argmax(1) == data.val_labels).double().mean())
+
+
+def test_the_validation_subset_does_not_depend_on_the_seed() -> None:
+    from ml.setup import prepare
+
+    a, b = (prepare(spec_of(seed=seed), digits(), CPU) for seed in (1, 2))
+    assert torch.equal(a.val_images, b.val_images)
+    assert not torch.equal(a.train_images, b.train_images)
+
+
+@pytest.mark.parametrize(("scaling", "low", "high"), [("raw", 0.0, 255.0), ("unit", 0.0, 1.0)])
+def test_input_scaling(scaling: str, low: float, high: float) -> None:
+    from ml.setup import prepare
+
+    run = prepare(spec_of(input_scaling=scaling, train_size=None), digits(), CPU)
+    x = run.scale(run.train_images)
+    assert (float(x.min()), float(x.max())) == (low, high)
+
+
+def test_standardized_training_images_have_mean_0_and_deviation_1() -> None:
+    from ml.setup import prepare
+
+    run = prepare(spec_of(train_size=None), digits(), CPU)
+    x = run.scale(run.train_images)
+    assert float(x.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(x.std()) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_nan_loss_ends_the_run_after_its_points() -> None:
+    spec = spec_of(
+        model="lenet", lr=10.0, input_scaling="raw", model_options={"activation": "relu"}, epochs=50
+    )
+    events: list[Event] = []
+    stream = train(spec, digits(), device=CPU, report_every_s=1e9)
+    with pytest.raises(NonFiniteLoss, match=r"step \d+; .*Lower the learning rate") as error:
+        events.extend(stream)  # keeps what came before the error
+    losses = series(events, "train/loss")
+    assert list(losses) == list(range(1, error.value.step + 1))
+    assert not math.isfinite(losses.pop(error.value.step))
+    assert all(math.isfinite(loss) for loss in losses.values())
+    assert error.value.last_loss == (losses[error.value.step - 1] if losses else None)
+
+
+def test_the_homeworks_recipe_stays_at_chance() -> None:
+    spec = spec_of(train_size=None, epochs=2, lr=0.01, input_scaling="unit")  # sigmoid LeNet, plain SGD
+    losses = list(series(collect(spec), "train/loss").values())
+    assert sum(losses[-20:]) / 20 == pytest.approx(math.log(10), abs=0.03)
+
+
+def test_relu_and_momentum_cure_it() -> None:
+    spec = spec_of(train_size=None, val_size=None, epochs=5, model_options={"activation": "relu"}, **SGD)
+    assert evaluations(collect(spec))[-1][3] > 0.9
+
+
+@pytest.mark.parametrize("model", ["lenet", "alexnet", "resnet8"])
+def test_bf16_learns(model: str) -> None:
+    spec = spec_of(model=model, precision="bf16", train_size=64, epochs=4, batch_size=32, **ADAMW)
+    events = collect(spec)
+    losses = list(series(events, "train/loss").values())
+    assert all(math.isfinite(loss) for loss in losses)
+    assert losses != list(
+        series(collect(spec_of(**{**spec.model_dump(), "precision": "fp32"})), "train/loss").values()
+    )
+    assert isinstance(events[0], Prepared)
+    assert events[0].resolved["precision"] == "bf16"
+    weights = last_state(events)["model"]
+    assert all(w.dtype != torch.bfloat16 for w in weights.values())
+
+
+def test_files_with_fewer_images_than_asked_for_are_refused() -> None:
+    data = digits()
+    short = replace(data, train_images=data.train_images[:100], train_labels=data.train_labels[:100])
+    with pytest.raises(ValueError, match="150 images are asked for, but the files hold 100"):
+        list(train(spec_of(), short, device=CPU))
+
+
+def test_pick_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("cpu", 0) == pick_device("auto", 0) == pick_device("auto") == CPU
+    with pytest.raises(ValueError, match=r"sees no GPU\. Choose auto or cpu"):
+        pick_device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cpu", 1) == CPU
+    assert [pick_device("auto", slot).index for slot in (None, 0, 1, 2)] == [0, 0, 1, 0]
+    assert pick_device("cuda", 1) == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("total", [4, 5, 7, 10, 33, 200])
+def test_onecycle_is_pytorchs(total: int) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.3, total_steps=total, cycle_momentum=False
+    )
+    for done in range(total):
+        assert learning_rate("onecycle", 0.3, done, total) == pytest.approx(theirs.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        if done < total - 1:
+            theirs.step()
+
+
+def test_cosine_and_step_are_as_documented() -> None:
+    assert [learning_rate("cosine", 2.0, d, 4) for d in range(4)] == pytest.approx(
+        [2, 1 + math.sqrt(0.5), 1, 1 - math.sqrt(0.5)]
+    )
+    assert [learning_rate("step", 1.0, d, 8) for d in range(8)] == pytest.approx(
+        [1] * 4 + [0.1] * 2 + [0.01] * 2
+    )
+    with pytest.raises(ValueError, match="unknown schedule 'x'"):
+        learning_rate("x", 1, 0, 1)
+
+
+@given(
+    schedule=st.sampled_from(sorted(SCHEDULES)),
+    peak=st.floats(1e-8, 10),
+    total=st.integers(1, 10_000),
+    share=st.floats(0, 1, exclude_max=True),
+)
+def test_every_schedule_stays_between_zero_and_its_peak(
+    schedule: str, peak: float, total: int, share: float
+) -> None:
+    lr = learning_rate(schedule, peak, int(share * total), total)
+    assert 0 < lr <= peak * (1 + 1e-12)
+
+
+def test_the_rate_of_each_step_is_reported() -> None:
+    spec = spec_of(schedule="cosine", lr=0.02)
+    rates = series(collect(spec), "train/lr")
+    assert rates == {s: learning_rate("cosine", 0.02, s - 1, 6) for s in range(1, 7)}
