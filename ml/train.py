@@ -68,9 +68,8 @@ def train(
         run.model.train()
         order = draw_order(len(run.train_images)).to(device) if at.order is None else at.order
         for position in range(at.position, run.steps_per_epoch):
-            batch = order[
-                position * spec.batch_size : (position + 1) * spec.batch_size
-            ]  # the last may be smaller
+            first = position * spec.batch_size
+            batch = order[first : first + spec.batch_size]  # [B] int64; the last may be smaller
             x, y = run.scale(run.train_images[batch]), run.train_labels[batch]  # [B, C, H, W] float32, [B]
             lr = learning_rate(spec.schedule, spec.lr, step, run.total_steps)
             for group in run.optimizer.param_groups:

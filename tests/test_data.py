@@ -7,7 +7,9 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -151,6 +153,25 @@ def test_a_failed_download_says_what_to_do_and_leaves_no_partial_file(
         assert words in message
     assert sorted(os.listdir(root / "MNIST" / "raw")) == sorted(NAMES[:2])
     assert not DATASETS["mnist"].on_disk(root)
+
+
+def test_two_runs_may_download_at_once(tmp_path: Path, mirror: Path) -> None:
+    root, both_in = tmp_path / "datasets", Barrier(2, timeout=30)
+
+    def load(_: int) -> str:
+        waited: list[bool] = []
+
+        def meet(what: str, done: float) -> None:  # both hold the first file's bytes before either writes it
+            if not waited:
+                waited.append(True)
+                both_in.wait()
+
+        return load_dataset("mnist", root, meet).digest
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(load, range(2))
+    assert first == second
+    assert sorted(os.listdir(root / "MNIST" / "raw")) == sorted(NAMES)
 
 
 def test_an_interrupted_download_leaves_no_partial_file(tmp_path: Path, mirror: Path) -> None:

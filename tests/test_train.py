@@ -26,6 +26,7 @@ from ml.events import Done, Evaluated, Evaluating, Event, Points, Prepared, Snap
 from ml.models import build_model
 from ml.schedules import learning_rate
 from ml.spec import RunSpec
+from ml.tally import Tally
 from ml.train import NonFiniteLoss, pick_device, train
 
 CPU = torch.device("cpu")
@@ -296,6 +297,19 @@ def test_a_nan_loss_ends_the_run_after_its_points() -> None:
     assert not math.isfinite(losses.pop(error.value.step))
     assert all(math.isfinite(loss) for loss in losses.values())
     assert error.value.last_loss == (losses[error.value.step - 1] if losses else None)
+
+
+def test_on_a_gpu_numbers_stay_on_the_device_until_the_report() -> None:
+    tally = Tally(torch.device("cuda"), report_every_s=1e9)  # the tensors may lie anywhere
+    for step, loss in enumerate([3.0, 2.0, math.nan, math.nan], start=1):
+        tally.add(step, torch.tensor(loss), torch.tensor(0.5), 0.1)
+    report = tally.report()
+    points = next(report)
+    assert (points.step, points.values["train/loss"][:2]) == ([1, 2, 3], [3.0, 2.0])
+    assert math.isnan(points.values["train/loss"][2])
+    with pytest.raises(NonFiniteLoss) as error:
+        next(report)
+    assert (error.value.step, error.value.last_loss) == (3, 2.0)
 
 
 def test_the_homeworks_recipe_stays_at_chance() -> None:
