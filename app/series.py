@@ -263,3 +263,12 @@ def reduce_to(x: Floats, values: Floats, points: int) -> Ints:
         )
         even = even[np.unique(kept).astype(np.int64)]
     return np.sort(np.concatenate([even, odd]))
+
+
+def json_floats(values: Floats) -> list[float | str]:
+    """Plain numbers, and "NaN", "Infinity", "-Infinity" as those strings: JSON has no token for them."""
+    plain: list[float | str] = values.tolist()
+    for index in np.flatnonzero(~np.isfinite(values)):
+        number = values[index]
+        plain[index] = "NaN" if np.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+    return plain

@@ -1,0 +1,84 @@
+"""Bodies of requests: closed, bounded, strict. The tables are elsewhere; these are what may come in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from ml.spec import RunSpec
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+Tags = Annotated[list[Tag], Field(max_length=32)]
+MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ ./:@()%+-]*$", max_length=200)]
+Step = Annotated[int, Field(ge=0, le=2**53)]
+NonFinite = Literal["NaN", "Infinity", "-Infinity"]
+MAX_BATCH = 500_000
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RunBody(Body):
+    """A run to create: `spec` for a training, or `external` with `params` for one that an outside script drives."""
+
+    spec: RunSpec | None = Field(None, description="What to train; every field has a default.")
+    external: bool = Field(False, description="True: no worker trains it; a script sends its metrics.")
+    params: dict[str, Any] = Field(default_factory=dict, max_length=200, description="For an external run.")
+    name: Name | None = None
+    experiment: Name | None = None
+    tags: Tags = Field(default_factory=list)
+    notes: str = Field("", max_length=10_000)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> RunBody:
+        if self.external and self.spec is not None:
+            raise ValueError("give `spec` or `external`, not both")
+        if not self.external and self.spec is None:
+            raise ValueError("`spec` is required (or `external`: true); an empty object {} takes every default")
+        if not self.external and self.params:
+            raise ValueError("`params` belongs to an external run; a training's settings go into `spec`")
+        return self
+
+
+class ExperimentBody(Body):
+    """Runs for every combination of `vary`, everything else as in `spec`."""
+
+    name: Name
+    spec: dict[str, Any] = Field(default_factory=dict, description="Shared fields of the spec.")
+    vary: dict[str, Annotated[list[Any], Field(min_length=1, max_length=100)]] = Field(
+        default_factory=dict, description='For example {"model": ["lenet", "resnet8"], "seed": [0, 1, 2]}.'
+    )
+    tags: Tags = Field(default_factory=list)
+
+
+class EditBody(Body):
+    name: Name | None = None
+    experiment: Name | None = None
+    tags: Tags | None = None
+    notes: str | None = Field(None, max_length=10_000)
+
+
+class FinishBody(Body):
+    state: Literal["finished", "failed", "canceled"] = "finished"
+    error: str | None = Field(None, max_length=10_000)
+
+
+class MetricsBody(Body):
+    """Columns: `values[m][i]` was measured at `step[i]` (and `time[i]`, Unix seconds). Null: nothing measured there."""
+
+    batch: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        None, description="An id of your choice; a batch that was taken already changes nothing."
+    )
+    step: list[Step] = Field(min_length=1, max_length=MAX_BATCH)
+    time: list[Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]] | None = None
+    values: dict[MetricName, list[float | NonFinite | None]] = Field(min_length=1, max_length=500)
+
+    @model_validator(mode="after")
+    def _same_length(self) -> MetricsBody:
+        for name, column in [("time", self.time), *((f"values.{m}", v) for m, v in self.values.items())]:
+            if column is not None and len(column) != len(self.step):
+                raise ValueError(f"{name} has {len(column)} entries, step has {len(self.step)}; make them equally long")
+        return self

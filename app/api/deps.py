@@ -1,0 +1,28 @@
+"""What routes are handed: the database, the hub and the settings of this application."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from app.db import Database
+from app.live import Hub
+from app.settings import Settings
+
+
+def get_db(request: Request) -> Database:
+    return cast(Database, request.app.state.db)
+
+
+def get_hub(request: Request) -> Hub:
+    return cast(Hub, request.app.state.hub)
+
+
+def get_app_settings(request: Request) -> Settings:
+    return cast(Settings, request.app.state.settings)
+
+
+Db = Annotated[Database, Depends(get_db)]
+LiveHub = Annotated[Hub, Depends(get_hub)]
+AppSettings = Annotated[Settings, Depends(get_app_settings)]

@@ -1,0 +1,214 @@
+"""Runs: create, list, read, edit, delete, and ask for another state."""
+
+from __future__ import annotations
+
+import time
+from itertools import product
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import ValidationError
+
+from app import listing, queue, runs, series
+from app.api.bodies import EditBody, ExperimentBody, FinishBody, MetricsBody, RunBody
+from app.api.deps import AppSettings, Db
+from app.db import Database
+from app.errors import Invalid
+from app.listing import Filter
+from app.models import Run
+from app.settings import Settings
+from app.validation import spec_errors
+from ml.catalog import MODELS
+from ml.spec import RunSpec
+
+router = APIRouter(prefix="/api/v1", tags=["runs"])
+
+Json = dict[str, Any]
+Limit = Annotated[int, Query(ge=1, le=200)]
+MAX_EXPERIMENT_RUNS = 200
+
+
+def create(db: Database, settings: Settings, wanted: list[runs.NewRun]) -> tuple[list[Json], bool]:
+    """Store all of these runs or none, then tell the workers. Their briefs, and whether they are new."""
+    with db.begin() as s:
+        made = [
+            runs.create_run(s, new, max_queued=settings.max_queued, max_failures=settings.max_failures) for new in wanted
+        ]
+        rows = listing.briefs(s, [run for run, _ in made])
+    sent = [run.id for run, is_new in made if is_new and run.kind == "training" and queue.publish(run.id)]
+    if sent:
+        with db.begin() as s:
+            runs.mark_published(s, sent)
+    return rows, all(is_new for _, is_new in made)
+
+
+@router.post("/runs", status_code=201, summary="Start a run")
+def create_run(
+    body: RunBody,
+    response: Response,
+    db: Db,
+    settings: AppSettings,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> Json:
+    """Queue a training, or open an external run. The same `Idempotency-Key` gives the same run again (status 200)."""
+    new = runs.NewRun(
+        body.spec, body.name, body.experiment, body.tags, body.notes, body.params, idempotency_key=idempotency_key
+    )
+    rows, is_new = create(db, settings, [new])
+    if not is_new:
+        response.status_code = 200
+    response.headers["location"] = rows[0]["url"]
+    return rows[0]
+
+
+@router.post("/experiments", status_code=201, summary="Start a controlled experiment")
+def create_experiment(body: ExperimentBody, db: Db, settings: AppSettings) -> Json:
+    """Queue one run for each combination of the varied fields, all else locked."""
+    count = int(np.prod([len(values) for values in body.vary.values()], dtype=object)) if body.vary else 1
+    if count > MAX_EXPERIMENT_RUNS:
+        raise Invalid(f"that makes {count} runs, over {MAX_EXPERIMENT_RUNS}; vary fewer values", "vary")
+    for name in body.vary:
+        if name not in RunSpec.model_fields:
+            raise Invalid(f"there is no spec field {name!r} to vary", f"vary.{name}")
+    wanted = []
+    for values in product(*body.vary.values()):
+        varied = dict(zip(body.vary, values, strict=True))
+        spec = _checked_spec({**body.spec, **varied}, varied)
+        wanted.append(runs.NewRun(spec, _varied_name(spec, varied), body.name, body.tags))
+    rows, _ = create(db, settings, wanted)
+    link = "/compare?" + "&".join(f"run={row['id']}" for row in rows)
+    return {"name": body.name, "url": link, "runs": rows}
+
+
+def _checked_spec(fields: Json, varied: Json) -> RunSpec:
+    try:
+        return RunSpec.model_validate(fields)
+    except ValidationError as error:
+        name, message = next(iter(spec_errors(error, fields).items()))
+        place = "vary" if name.split(".")[0] in varied else "spec"
+        raise Invalid(f"{place}.{name}: {message}", f"{place}.{name}") from error
+
+
+def _varied_name(spec: RunSpec, varied: Json) -> str:
+    parts = [MODELS[spec.model].title] + [f"{key} {value}" for key, value in varied.items() if key != "model"]
+    return " · ".join(parts)[:200]
+
+
+@router.get("/runs", summary="List runs")
+def list_runs(
+    db: Db,
+    experiment: Annotated[str | None, Query(max_length=200)] = None,
+    state: Annotated[list[str], Query()] = [],  # noqa: B006  # FastAPI copies it
+    model: Annotated[list[str], Query()] = [],  # noqa: B006
+    dataset: Annotated[list[str], Query()] = [],  # noqa: B006
+    tag: Annotated[str | None, Query(max_length=100)] = None,
+    text: Annotated[str | None, Query(max_length=200)] = None,
+    sort: Annotated[str, Query(max_length=50)] = "-created",
+    limit: Limit = 50,
+    cursor: Annotated[str | None, Query(max_length=1000)] = None,
+) -> Json:
+    """One page of runs, the newest first unless `sort` says otherwise; `next_cursor` asks for the next page."""
+    wanted = Filter(experiment, state, model, dataset, tag, text, sort)
+    with db.read() as s:
+        rows, next_cursor = listing.list_runs(s, wanted, limit=limit, cursor=cursor)
+        return {"runs": listing.briefs(s, rows), "next_cursor": next_cursor}
+
+
+@router.get("/runs/{run_id}", summary="Everything on one run")
+def get_run(run_id: str, db: Db) -> Json:
+    with db.read() as s:
+        return detail(s, runs.get_run(s, run_id))
+
+
+def detail(s: Any, run: Run) -> Json:
+    """The brief row with what was resolved, the log's tail and the events."""
+    return {
+        **listing.briefs(s, [run])[0],
+        "notes": run.notes,
+        "resolved": run.resolved,
+        "error_tail": run.error_tail,
+        "events": [listing.event_json(event) for event in runs.list_events(s, run.id)],
+    }
+
+
+@router.patch("/runs/{run_id}", summary="Change name, notes, tags or experiment")
+def edit_run(run_id: str, body: EditBody, db: Db) -> Json:
+    with db.begin() as s:
+        given = body.model_dump()
+        return detail(s, runs.edit_run(s, run_id, **given))
+
+
+@router.delete("/runs/{run_id}", status_code=204, summary="Delete a run that does not run")
+def delete_run(run_id: str, db: Db) -> None:
+    with db.begin() as s:
+        runs.delete_run(s, run_id)
+
+
+@router.post("/runs/{run_id}/cancel", summary="Cancel a run")
+def cancel_run(run_id: str, db: Db, response: Response) -> Json:
+    """200 when it is canceled now; 202 when its trainer was asked to stop."""
+    with db.begin() as s:
+        row = detail(s, runs.request_cancel(s, run_id))
+    response.status_code = 200 if row["state"] == "canceled" else 202
+    return row
+
+
+@router.post("/runs/{run_id}/pause", status_code=202, summary="Write a checkpoint and stop")
+def pause_run(run_id: str, db: Db) -> Json:
+    with db.begin() as s:
+        return detail(s, runs.request_pause(s, run_id))
+
+
+@router.post("/runs/{run_id}/resume", status_code=202, summary="Go on from the last checkpoint")
+def resume_run(run_id: str, db: Db) -> Json:
+    with db.begin() as s:
+        row = detail(s, runs.resume_run(s, run_id))
+    _publish(db, run_id)
+    return row
+
+
+@router.post("/runs/{run_id}/clone", status_code=201, summary="Start a new run with the same spec")
+def clone_run(run_id: str, db: Db, settings: AppSettings) -> Json:
+    with db.read() as s:
+        run = runs.get_run(s, run_id)
+    if run.kind != "training":
+        raise Invalid("an outside script drove this run; start it there again")
+    new = runs.NewRun(RunSpec.model_validate(run.spec), run.name, run.experiment, run.tags)
+    return create(db, settings, [new])[0][0]
+
+
+def _publish(db: Database, run_id: str) -> None:
+    if queue.publish(run_id):
+        with db.begin() as s:
+            runs.mark_published(s, [run_id])
+
+
+@router.post("/runs/{run_id}/finish", tags=["external runs"], summary="End an external run")
+def finish_run(run_id: str, body: FinishBody, db: Db) -> Json:
+    with db.begin() as s:
+        return detail(s, runs.finish_external(s, run_id, body.state, body.error))
+
+
+@router.post("/runs/{run_id}/metrics", tags=["external runs"], summary="Send points of an external run")
+def append_metrics(run_id: str, body: MetricsBody, db: Db) -> Json:
+    """Any order of steps; of points at one step the last written wins; a repeated `batch` changes nothing."""
+    points = _blocks(body)
+    with db.begin() as s:
+        cursor, written = runs.append_external(s, run_id, body.batch, points)
+    count = sum(len(block.steps) for block in points.values())
+    return {"run": run_id, "cursor": cursor, "written": count if written else 0, "duplicate": not written}
+
+
+def _blocks(body: MetricsBody) -> dict[str, series.Block]:
+    steps = np.asarray(body.step, np.int64)
+    times = np.full(len(steps), time.time()) if body.time is None else np.asarray(body.time, np.float64)
+    blocks = {}
+    for metric, column in body.values.items():
+        values = np.asarray([np.nan if value is None else float(value) for value in column])
+        given = np.asarray([value is not None for value in column])
+        if given.any():
+            blocks[metric] = series.make_block(steps[given], times[given], values[given])
+    if not blocks:
+        raise Invalid("every value is null; send at least one number", "values")
+    return blocks

@@ -1,0 +1,68 @@
+"""Catalog, workers, queue and health."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from app import catalog, listing, queue
+from app.api.deps import AppSettings, Db
+from app.errors import Unavailable
+
+router = APIRouter()
+
+Json = dict[str, Any]
+WORKER_SEEN_S = 15.0
+
+
+@router.get("/healthz", tags=["system"], summary="Is the process alive?")
+def healthz() -> Json:
+    return {"status": "ok"}
+
+
+@router.get("/readyz", tags=["system"], summary="Can it do its work?")
+def readyz(db: Db, response: Response) -> Json:
+    """200 when database and broker answer; otherwise 503 with the reason of each."""
+    checks = {"database": "ok", "broker": queue.ping() or "ok"}
+    try:
+        db.ping()
+    except Unavailable as error:
+        checks["database"] = error.message
+    ready = all(value == "ok" for value in checks.values())
+    response.status_code = 200 if ready else 503
+    return {"status": "ready" if ready else "not ready", "checks": checks}
+
+
+@router.get("/api/v1/catalog", tags=["system"], summary="Models, datasets and the schema of a spec")
+def get_catalog(settings: AppSettings) -> Json:
+    return catalog.describe(settings.datasets_dir)
+
+
+@router.get("/api/v1/workers", tags=["system"], summary="Who is there, and what they do")
+def get_workers(db: Db) -> Json:
+    with db.read() as s:
+        workers = listing.list_workers(s, time.time() - WORKER_SEEN_S)
+    return {
+        "workers": [
+            {
+                "name": w.name,
+                "host": w.host,
+                "slots": w.slots,
+                "devices": w.devices,
+                "running": w.running,
+                "started_at": listing.iso(w.started_at),
+                "seen_at": listing.iso(w.seen_at),
+            }
+            for w in workers
+        ]
+    }
+
+
+@router.get("/api/v1/queue", tags=["system"], summary="What waits, in which order")
+def get_queue(db: Db) -> Json:
+    with db.read() as s:
+        waiting = listing.briefs(s, listing.list_waiting(s))
+        free = sum(w.slots - len(w.running) for w in listing.list_workers(s, time.time() - WORKER_SEEN_S))
+    return {"free_slots": max(0, free), "waiting": [{"position": i, **row} for i, row in enumerate(waiting, 1)]}

@@ -1,0 +1,48 @@
+"""The catalog as JSON: what can be trained, with what, and whether it is here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
+from ml.presets import PRESETS
+from ml.spec import RunSpec
+
+
+def describe(datasets_dir: Path) -> dict[str, Any]:
+    return {
+        "models": [
+            {
+                "name": m.name,
+                "title": m.title,
+                "summary": m.summary,
+                "paper": m.paper,
+                "parameters": m.parameters,
+                "recipe": dict(m.recipe),
+                "options": m.options.model_json_schema(),
+            }
+            for m in MODELS.values()
+        ],
+        "datasets": [describe_dataset(name, datasets_dir) for name in DATASETS],
+        "optimizers": [asdict(choice) for choice in OPTIMIZERS.values()],
+        "schedules": [asdict(choice) for choice in SCHEDULES.values()],
+        "presets": [{"name": p.name, "title": p.title, "summary": p.summary} for p in (make() for make in PRESETS.values())],
+        "spec": RunSpec.model_json_schema(),
+    }
+
+
+def describe_dataset(name: str, datasets_dir: Path) -> dict[str, Any]:
+    data = DATASETS[name]
+    return {
+        "name": data.name,
+        "title": data.title,
+        "summary": data.summary,
+        "shape": list(data.shape),
+        "classes": data.classes,
+        "train_size": data.train_size,
+        "val_size": data.val_size,
+        "available": data.on_disk(datasets_dir),
+        "download_mb": data.download_mb,
+    }

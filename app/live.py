@@ -1,0 +1,302 @@
+"""The hub: tails the database for watched runs and fans out to event streams.
+
+Nothing is pushed to it. Every tick it compares revisions of the watched rows, reads what was flushed since, encodes it
+once and hands the bytes to every stream that watches. A stream that starts, or comes back with `Last-Event-ID`, first
+catches up from the database; so no point is lost or doubled whatever happens to the process or to Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from app import listing, series
+from app.db import Database, now
+from app.errors import TrainyardError, Unavailable
+from app.models import MetricChunk, Run
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+RUN_EVENT_S = 1.0  # progress at most this often; a change of state at once
+PING_S = 15.0
+QUEUE_ITEMS = 256  # a stream further behind than this is closed; it catches up when it reconnects
+MAX_STREAMS = 1_000
+MAX_REPLAY_POINTS = 200_000
+REPLAY_CHUNKS = 600
+RECENT_S = 10.0  # how far back the all-runs view looks again, for commits that came late
+
+
+class Item(NamedTuple):
+    """One event of one run; `seq` is the run's cursor once it is seen."""
+
+    run_id: str
+    seq: int
+    event: str
+    data: str
+
+
+@dataclass(eq=False)
+class Stream:
+    """One open event stream. `cursors` is what its client has seen; an empty `runs` watches all, without points."""
+
+    runs: tuple[str, ...]
+    cursors: dict[str, int]
+    inbox: asyncio.Queue[Item | None] = field(default_factory=lambda: asyncio.Queue(QUEUE_ITEMS))
+    closed: bool = False
+
+    def offer(self, item: Item | None) -> None:
+        if self.closed:
+            return
+        if item is None or self.inbox.full():
+            self.closed = True
+            with contextlib.suppress(asyncio.QueueEmpty):
+                self.inbox.get_nowait()
+            item = None
+        self.inbox.put_nowait(item)
+
+
+@dataclass
+class Seen:
+    """What the hub knows of a watched run."""
+
+    seq: int
+    revision: int = -1
+    sent_at: float = 0.0
+    key: tuple[object, ...] = ()
+
+
+class Hub:
+    """One a process. All of its state belongs to the event loop; only reads run in threads."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._streams: set[Stream] = set()
+        self._seen: dict[str, Seen] = {}
+        self._all: dict[str, Seen] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.closing = False
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="hub")
+
+    def close_streams(self) -> None:
+        """End every open stream, so that the process can stop; browsers reconnect by themselves."""
+        self.closing = True
+        for stream in self._streams:
+            stream.offer(None)
+
+    async def stop(self) -> None:
+        self.close_streams()
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def watchers(self) -> int:
+        return len(self._streams)
+
+    # -- a stream's side ----------------------------------------------------------------------------------------
+
+    async def stream(self, runs: Sequence[str], cursors: Mapping[str, int]) -> AsyncIterator[bytes]:
+        """Server-sent events for these runs, from these cursors on; without runs, the states of all.
+
+        Raises: Unavailable when too many streams are open.
+        """
+        if len(self._streams) >= MAX_STREAMS or self.closing:
+            raise Unavailable("too many event streams are open; close some pages and try again")
+        stream = Stream(tuple(dict.fromkeys(runs)), {run: cursors.get(run, 0) for run in runs})
+        self._streams.add(stream)  # before catching up: what is flushed meanwhile waits in the inbox
+        self._wake.set()
+        try:
+            yield format_sse_event(retry=2000, comment="trainyard")
+            for run_id in stream.runs:
+                async for batch in self._catch_up(stream, run_id):
+                    yield batch
+            async for batch in self._follow(stream):
+                yield batch
+        finally:
+            self._streams.discard(stream)
+            self._forget_unwatched()
+
+    async def _catch_up(self, stream: Stream, run_id: str) -> AsyncIterator[bytes]:
+        more = True
+        while more:
+            items, more = await asyncio.to_thread(self._replay, run_id, stream.cursors[run_id])
+            yield b"".join(self._encode(stream, item) for item in items)
+        self._seen.setdefault(run_id, Seen(stream.cursors[run_id]))
+        self._wake.set()
+
+    async def _follow(self, stream: Stream) -> AsyncIterator[bytes]:
+        while True:
+            try:
+                items = [await asyncio.wait_for(stream.inbox.get(), PING_S)]
+            except TimeoutError:
+                yield KEEPALIVE_COMMENT
+                continue
+            while not stream.inbox.empty():
+                items.append(stream.inbox.get_nowait())
+            fresh = [item for item in items if item is not None and not self._is_old(stream, item)]
+            if fresh:
+                yield b"".join(self._encode(stream, item) for item in fresh)
+            if items[-1] is None:
+                return
+
+    @staticmethod
+    def _is_old(stream: Stream, item: Item) -> bool:
+        return item.event == "points" and item.seq <= stream.cursors.get(item.run_id, 0)
+
+    @staticmethod
+    def _encode(stream: Stream, item: Item) -> bytes:
+        if item.event in ("points", "resync"):
+            stream.cursors[item.run_id] = item.seq
+        return format_sse_event(data_str=item.data, event=item.event, id=write_cursors(stream.cursors))
+
+    def _forget_unwatched(self) -> None:
+        watched = {run for stream in self._streams for run in stream.runs}
+        for run_id in self._seen.keys() - watched:
+            del self._seen[run_id]
+
+    # -- the tail -----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            if not self._streams:
+                self._wake.clear()
+                await self._wake.wait()
+            try:
+                items = await asyncio.to_thread(self._poll, dict(self._seen), self._all_watched())
+                self._fan_out(items)
+            except TrainyardError as error:
+                log.warning("hub: %s", error.message)
+                await asyncio.sleep(1)
+            except Exception:
+                log.exception("hub: tick failed")
+                await asyncio.sleep(1)
+            await asyncio.sleep(TICK_S)
+
+    def _all_watched(self) -> bool:
+        return any(not stream.runs for stream in self._streams)
+
+    def _fan_out(self, items: list[Item]) -> None:
+        for item in items:
+            for stream in self._streams:
+                watches = item.run_id in stream.cursors if stream.runs else item.event in ("run", "gone")
+                if watches:
+                    stream.offer(item)
+            if item.event == "gone":
+                self._seen.pop(item.run_id, None)
+
+    def _poll(self, seen: Mapping[str, Seen], everything: bool) -> list[Item]:
+        """What has happened since the last tick; updates the `Seen` of each run. Runs in a thread."""
+        items: list[Item] = []
+        with self._db.read() as s:
+            at = now(s)
+            if seen:
+                items += self._poll_watched(s, seen, at)
+            if everything:
+                items += self._poll_all(s, at, seen)
+        return items
+
+    def _poll_watched(self, s: Session, seen: Mapping[str, Seen], at: float) -> list[Item]:
+        columns = (col(Run.id), col(Run.revision), col(Run.seq))
+        rows = s.execute(select(*columns).where(col(Run.id).in_(seen))).all()
+        items = [Item(run_id, 0, "gone", json.dumps({"run": run_id})) for run_id in seen.keys() - {r[0] for r in rows}]
+        items += _run_items(s, [run_id for run_id, revision, _ in rows if revision != seen[run_id].revision], seen, at)
+        for run_id, _, seq in rows:
+            if seq > seen[run_id].seq:
+                chunks = series.read_since(s, run_id, seen[run_id].seq, REPLAY_CHUNKS)
+                items += points_items(chunks)
+                seen[run_id].seq = chunks[-1].seq if chunks else seq
+        return items
+
+    def _poll_all(self, s: Session, at: float, seen: Mapping[str, Seen]) -> list[Item]:
+        query = select(Run.id, Run.revision).where(col(Run.updated_at) > at - RECENT_S).limit(1_000)
+        rows = {run_id: revision for run_id, revision in s.exec(query).all() if run_id not in seen}
+        for run_id in self._all.keys() - rows.keys():
+            del self._all[run_id]
+        for run_id in rows:
+            self._all.setdefault(run_id, Seen(0))
+        changed = [run_id for run_id, revision in rows.items() if revision != self._all[run_id].revision]
+        return _run_items(s, changed, self._all, at)
+
+    def _replay(self, run_id: str, cursor: int) -> tuple[list[Item], bool]:
+        """Events that bring a stream from `cursor` to now: the run as it is, then its points; and whether more wait."""
+        with self._db.read() as s:
+            run = s.exec(select(Run).where(col(Run.id) == run_id)).first()
+            if run is None:
+                return [Item(run_id, 0, "gone", json.dumps({"run": run_id}))], False
+            items = [_run_item(run, listing.briefs(s, [run])[0])]
+            waiting = s.exec(
+                select(func.sum(col(MetricChunk.count))).where(
+                    col(MetricChunk.run_id) == run_id, col(MetricChunk.seq) > cursor
+                )
+            ).one()
+            if cursor > run.seq or (waiting or 0) > MAX_REPLAY_POINTS:
+                return [*items, Item(run_id, run.seq, "resync", json.dumps({"run": run_id}))], False
+            chunks = series.read_since(s, run_id, cursor, REPLAY_CHUNKS)
+            more = bool(chunks) and chunks[-1].seq < run.seq
+            return items + points_items(chunks), more
+
+
+def _run_items(s: Session, run_ids: Sequence[str], seen: Mapping[str, Seen], at: float) -> list[Item]:
+    """`run` events of changed runs: at once when more than progress changed, otherwise once a second."""
+    if not run_ids:
+        return []
+    changed = s.exec(select(Run).where(col(Run.id).in_(run_ids))).all()
+    due = []
+    for run in changed:
+        known = seen[run.id]
+        key = (run.state, run.attempt, run.phase, run.cancel_requested, run.pause_requested, run.name, tuple(run.tags))
+        if key != known.key or at - known.sent_at >= RUN_EVENT_S:
+            known.key, known.sent_at, known.revision = key, at, run.revision
+            due.append(run)
+    return [_run_item(run, brief) for run, brief in zip(due, listing.briefs(s, due), strict=True)]
+
+
+def _run_item(run: Run, brief: dict[str, Any]) -> Item:
+    return Item(run.id, run.seq, "run", json.dumps(brief, separators=(",", ":"), allow_nan=False))
+
+
+def points_items(chunks: Iterable[series.ChunkRow]) -> list[Item]:
+    """One `points` event a flush, all of its metrics together."""
+    items = []
+    for (run_id, seq), flush in groupby(chunks, key=lambda chunk: (chunk.run_id, chunk.seq)):
+        columns = [_points_json(chunk) for chunk in flush]
+        items.append(Item(run_id, seq, "points", json.dumps({"series": columns}, separators=(",", ":"), allow_nan=False)))
+    return items
+
+
+def _points_json(chunk: series.ChunkRow) -> dict[str, Any]:
+    block = series.unpack(chunk)
+    return {
+        "run": chunk.run_id,
+        "metric": chunk.metric,
+        "step": block.steps.tolist(),
+        "time": block.times.round(3).tolist(),
+        "value": series.json_floats(block.values),
+        "cursor": chunk.seq,
+    }
+
+
+def write_cursors(cursors: Mapping[str, int]) -> str:
+    return ",".join(f"{run}:{seq}" for run, seq in cursors.items())
+
+
+def read_cursors(text: str) -> dict[str, int]:
+    """The cursors of an event id. What cannot be read is left out: such a run is told again from its start."""
+    pairs = (part.rpartition(":") for part in text.split(","))
+    return {run: int(seq) for run, _, seq in pairs if run and seq.isascii() and seq.isdigit() and len(seq) < 16}
+
+

@@ -1,0 +1,120 @@
+"""The web application: routes, errors, security, and the threads and tasks that live with it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from app import web
+from app.api import events, runs, series, system
+from app.db import Database
+from app.errors import TrainyardError
+from app.live import Hub
+from app.reaper import Reaper
+from app.security import Guard, SecurityMiddleware, host_names
+from app.settings import ROOT, Settings, get_settings, make_data_dir
+from app.validation import explain, field_name, known_fields
+
+log = logging.getLogger(__name__)
+
+
+def _package_dir(name: str) -> Path:
+    """Where a package lies, without importing it: both cost memory and give us only files."""
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+PLOTLY_DIR = _package_dir("plotly") / "package_data"
+SWAGGER_DIR = _package_dir("fastapi_offline") / "static"
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    settings = settings or get_settings()
+    make_data_dir(settings)
+    app = FastAPI(
+        title="Trainyard",
+        summary="Launch training runs, watch every step live, compare honestly.",
+        version="1",
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        root_path=settings.root_path,
+    )
+    app.state.settings = settings
+    app.state.db = Database(settings.database_url)
+    app.state.hub = Hub(app.state.db)
+    for module in (runs, series, events, system):
+        app.include_router(module.router)
+    web.install(app)
+    app.mount("/static/plotly", StaticFiles(directory=PLOTLY_DIR), name="plotly")
+    app.mount("/static/swagger", StaticFiles(directory=SWAGGER_DIR), name="swagger")
+    app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")
+    app.add_exception_handler(TrainyardError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_crash)
+    app.add_middleware(SecurityMiddleware, guard=Guard(settings.token, host_names(settings)))
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    reaper = Reaper(app.state.db, app.state.settings)
+    app.state.hub.start()
+    reaper.start()
+    yield
+    await app.state.hub.stop()
+    reaper.stop()
+    app.state.db.dispose()
+
+
+def _answer(request: Request, status: int, code: str, message: str, field: str | None = None) -> Response:
+    """An error as JSON for the API, as a page for a browser."""
+    if web.wants_page(request):
+        return web.error_page(request, status, message)
+    error = {"code": code, "message": message} | ({"field": field} if field else {})
+    headers = {"retry-after": "2"} if status in (429, 503) else {}
+    return JSONResponse({"error": error}, status, headers)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TrainyardError)
+    return _answer(request, error.status, error.code, error.message, error.field)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = field_name(first["loc"])
+    model = first.get("input", {}).get("model") if isinstance(first.get("input"), dict) else None
+    message = explain(first, known_fields(first["loc"], model))
+    code, status = ("invalid_json", 400) if first["type"] == "json_invalid" else ("invalid", 422)
+    return _answer(request, status, code, f"{field}: {message}" if field and status == 422 else message, field)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    messages = {
+        404: "there is nothing at this address",
+        405: f"{request.method} is not possible here; see /docs for what is",
+    }
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "error")
+    return _answer(request, error.status_code, code, messages.get(error.status_code, str(error.detail)))
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    incident = secrets.token_hex(4)
+    log.error("incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
+    return _answer(request, 500, "internal", f"something went wrong on our side; the log has it under {incident}")
