@@ -102,9 +102,10 @@ def demo(dataset: str = "mnist", *, epochs: int | None = None, train_size: int |
 def homework(*, epochs: int = 32, train_size: int | None = None) -> Preset:
     """The homework to the letter: LeNet with sigmoid, then AlexNet and ResNet-8 with its settings.
 
-    All of MNIST, batches of 64, plain SGD at 0.01: nearly an hour on two CPU cores at 32 epochs (about 95 s an
-    epoch for AlexNet, 75 s for ResNet-8, 7 s for LeNet, one thread each), so a form should let people lower
-    `epochs` or `train_size` (None: all 60,000). LeNet stays at chance for epochs with it: that is the lesson.
+    All of MNIST, batches of 64, plain SGD at 0.01: nearly an hour on two CPU cores at 32 epochs (with one
+    thread each, an epoch takes AlexNet about 95 s, ResNet-8 75 s, LeNet 7 s), so a form should let people
+    lower `epochs` or `train_size` (None: all 60,000). LeNet stays at chance for epochs with it: that is the
+    lesson.
     """
     shared = {**HOMEWORK, "train_size": train_size, "val_size": None, "epochs": epochs}
     return Preset(

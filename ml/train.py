@@ -30,7 +30,7 @@ from ml.tally import NonFiniteLoss, Tally
 
 __all__ = ["NonFiniteLoss", "pick_device", "train"]
 
-EVAL_BATCH = 500
+EVAL_BATCH = 250  # small enough for a slow net on a CPU to answer a request within seconds
 
 
 def train(
