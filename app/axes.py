@@ -30,7 +30,7 @@ def x_values(axis: Axis, run: Run, block: Block) -> Floats | None:
     batch_size = _positive(run, "batch_size")
     if not batch_size:
         return None
-    images = _positive(run.resolved, "train_size")
+    images = _positive(run.resolved, "train_images")
     if not (images and steps_per_epoch):
         return block.steps * float(batch_size)
     whole, rest = np.divmod(block.steps, steps_per_epoch)

@@ -28,7 +28,10 @@ def describe(datasets_dir: Path) -> dict[str, Any]:
         "datasets": [describe_dataset(name, datasets_dir) for name in DATASETS],
         "optimizers": [asdict(choice) for choice in OPTIMIZERS.values()],
         "schedules": [asdict(choice) for choice in SCHEDULES.values()],
-        "presets": [{"name": p.name, "title": p.title, "summary": p.summary} for p in (make() for make in PRESETS.values())],
+        "presets": [
+            {"name": p.name, "title": p.title, "summary": p.summary}
+            for p in (make() for make in PRESETS.values())
+        ],
         "spec": RunSpec.model_json_schema(),
     }
 

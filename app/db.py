@@ -110,5 +110,7 @@ def now(session: Session) -> float:
     """Unix seconds by the one clock that leases are measured with: Postgres's own, or this host's for SQLite."""
     bind = session.get_bind()
     if bind.dialect.name == "postgresql":
-        return float(session.connection().execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+        return float(
+            session.connection().execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
+        )
     return time.time()

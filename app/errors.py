@@ -1,15 +1,15 @@
 """The errors that reach a person or a script, each with its HTTP status.
 
-    TrainyardError
-    |- Invalid            422  a field is wrong; `field` names it
-    |- NotFound           404
-    |- Conflict           409  the run's state forbids it
-    |- Forbidden          403  wrong origin, or no right to
-    |- Unauthorized       401
-    |- TooLarge           413
-    |- TooMany            429  a limit is reached; try later
-    |- Unavailable        503  database or broker is not there, or busy
-    `- Fenced             409  this attempt was superseded; its writes are refused
+TrainyardError
+|- Invalid            422  a field is wrong; `field` names it
+|- NotFound           404
+|- Conflict           409  the run's state forbids it
+|- Forbidden          403  wrong origin, or no right to
+|- Unauthorized       401
+|- TooLarge           413
+|- TooMany            429  a limit is reached; try later
+|- Unavailable        503  database or broker is not there, or busy
+`- Fenced             409  this attempt was superseded; its writes are refused
 """
 
 from __future__ import annotations

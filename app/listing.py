@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 
 from app import series
 from app.errors import Invalid
-from app.models import QUEUED, RUNNING, STATES, MetricSummary, Run, RunEvent, Worker
+from app.models import QUEUED, RUNNING, STATES, MetricSummary, Run, RunEvent
 
 SORTS: dict[str, Any] = {
     "created": Run.id,  # ids sort by time of creation
@@ -39,11 +39,15 @@ class Filter:
     sort: str = "-created"
 
 
-def list_runs(s: Session, wanted: Filter, *, limit: int, cursor: str | None = None) -> tuple[list[Run], str | None]:
+def list_runs(
+    s: Session, wanted: Filter, *, limit: int, cursor: str | None = None
+) -> tuple[list[Run], str | None]:
     """One page of runs and the cursor of the next, or None at the end. Raises: Invalid for a bad state, sort or cursor."""
     falling, name = wanted.sort.startswith("-"), wanted.sort.removeprefix("-")
     if name not in SORTS:
-        raise Invalid(f"cannot sort by {name!r}; choose one of {', '.join(SORTS)}, with a leading - to reverse", "sort")
+        raise Invalid(
+            f"cannot sort by {name!r}; choose one of {', '.join(SORTS)}, with a leading - to reverse", "sort"
+        )
     key: Any = SORTS[name]
     query = select(Run, key).where(*_conditions(wanted))
     if cursor is not None:
@@ -64,7 +68,11 @@ def _conditions(wanted: Filter) -> list[Any]:
     for state in wanted.state:
         if state not in STATES:
             raise Invalid(f"there is no state {state!r}; choose one of {', '.join(STATES)}", "state")
-    for column, values in ((Run.state, wanted.state), (Run.model, wanted.model), (Run.dataset, wanted.dataset)):
+    for column, values in (
+        (Run.state, wanted.state),
+        (Run.model, wanted.model),
+        (Run.dataset, wanted.dataset),
+    ):
         if values:
             conditions.append(col(column).in_(values))
     if wanted.experiment is not None:
@@ -88,13 +96,15 @@ def _read_cursor(cursor: str) -> tuple[Any, str]:
         if not isinstance(run_id, str) or not isinstance(value, str | float | int):
             raise ValueError
     except ValueError:
-        raise Invalid("the cursor is not one that this server gave; leave it out to start again", "cursor") from None
+        raise Invalid(
+            "the cursor is not one that this server gave; leave it out to start again", "cursor"
+        ) from None
     return value, run_id
 
 
 def count_states(s: Session) -> dict[str, int]:
     rows = s.exec(select(Run.state, func.count()).group_by(col(Run.state))).all()
-    return {state: 0 for state in STATES} | dict(rows)
+    return dict.fromkeys(STATES, 0) | dict(rows)
 
 
 def list_experiments(s: Session) -> list[tuple[str, int]]:
@@ -111,11 +121,9 @@ def list_experiments(s: Session) -> list[tuple[str, int]]:
 
 def list_waiting(s: Session, limit: int = 200) -> list[Run]:
     """Queued runs in the order in which they will start."""
-    return list(s.exec(select(Run).where(col(Run.state) == QUEUED).order_by(col(Run.queued_at)).limit(limit)).all())
-
-
-def list_workers(s: Session, since: float) -> list[Worker]:
-    return list(s.exec(select(Worker).where(col(Worker.seen_at) > since).order_by(col(Worker.name))).all())
+    return list(
+        s.exec(select(Run).where(col(Run.state) == QUEUED).order_by(col(Run.queued_at)).limit(limit)).all()
+    )
 
 
 def iso(at: float | None) -> str | None:

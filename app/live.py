@@ -212,8 +212,13 @@ class Hub:
     def _poll_watched(self, s: Session, seen: Mapping[str, Seen], at: float) -> list[Item]:
         columns = (col(Run.id), col(Run.revision), col(Run.seq))
         rows = s.execute(select(*columns).where(col(Run.id).in_(seen))).all()
-        items = [Item(run_id, 0, "gone", json.dumps({"run": run_id})) for run_id in seen.keys() - {r[0] for r in rows}]
-        items += _run_items(s, [run_id for run_id, revision, _ in rows if revision != seen[run_id].revision], seen, at)
+        items = [
+            Item(run_id, 0, "gone", json.dumps({"run": run_id}))
+            for run_id in seen.keys() - {r[0] for r in rows}
+        ]
+        items += _run_items(
+            s, [run_id for run_id, revision, _ in rows if revision != seen[run_id].revision], seen, at
+        )
         for run_id, _, seq in rows:
             if seq > seen[run_id].seq:
                 chunks = series.read_since(s, run_id, seen[run_id].seq, REPLAY_CHUNKS)
@@ -258,7 +263,15 @@ def _run_items(s: Session, run_ids: Sequence[str], seen: Mapping[str, Seen], at:
     due = []
     for run in changed:
         known = seen[run.id]
-        key = (run.state, run.attempt, run.phase, run.cancel_requested, run.pause_requested, run.name, tuple(run.tags))
+        key = (
+            run.state,
+            run.attempt,
+            run.phase,
+            run.cancel_requested,
+            run.pause_requested,
+            run.name,
+            tuple(run.tags),
+        )
         if key != known.key or at - known.sent_at >= RUN_EVENT_S:
             known.key, known.sent_at, known.revision = key, at, run.revision
             due.append(run)
@@ -274,7 +287,11 @@ def points_items(chunks: Iterable[series.ChunkRow]) -> list[Item]:
     items = []
     for (run_id, seq), flush in groupby(chunks, key=lambda chunk: (chunk.run_id, chunk.seq)):
         columns = [_points_json(chunk) for chunk in flush]
-        items.append(Item(run_id, seq, "points", json.dumps({"series": columns}, separators=(",", ":"), allow_nan=False)))
+        items.append(
+            Item(
+                run_id, seq, "points", json.dumps({"series": columns}, separators=(",", ":"), allow_nan=False)
+            )
+        )
     return items
 
 
@@ -297,6 +314,6 @@ def write_cursors(cursors: Mapping[str, int]) -> str:
 def read_cursors(text: str) -> dict[str, int]:
     """The cursors of an event id. What cannot be read is left out: such a run is told again from its start."""
     pairs = (part.rpartition(":") for part in text.split(","))
-    return {run: int(seq) for run, _, seq in pairs if run and seq.isascii() and seq.isdigit() and len(seq) < 16}
-
-
+    return {
+        run: int(seq) for run, _, seq in pairs if run and seq.isascii() and seq.isdigit() and len(seq) < 16
+    }

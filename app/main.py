@@ -101,7 +101,9 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     model = first.get("input", {}).get("model") if isinstance(first.get("input"), dict) else None
     message = explain(first, known_fields(first["loc"], model))
     code, status = ("invalid_json", 400) if first["type"] == "json_invalid" else ("invalid", 422)
-    return _answer(request, status, code, f"{field}: {message}" if field and status == 422 else message, field)
+    return _answer(
+        request, status, code, f"{field}: {message}" if field and status == 422 else message, field
+    )
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -117,4 +119,6 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 async def _on_crash(request: Request, error: Exception) -> Response:
     incident = secrets.token_hex(4)
     log.error("incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
-    return _answer(request, 500, "internal", f"something went wrong on our side; the log has it under {incident}")
+    return _answer(
+        request, 500, "internal", f"something went wrong on our side; the log has it under {incident}"
+    )

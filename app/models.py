@@ -50,7 +50,9 @@ class Run(SQLModel, table=True):
     not_before: float = 0.0  # back-off after a failure
     error: str | None = Field(default=None, sa_column=Column(Text))
     error_tail: str | None = Field(default=None, sa_column=Column(Text))  # the log's last lines
-    checkpoint: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON))  # path, sha256, step, epoch
+    checkpoint: dict[str, Any] | None = Field(
+        default=None, sa_column=Column(JSON)
+    )  # path, sha256, step, epoch
 
     created_at: float
     queued_at: float

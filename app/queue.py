@@ -59,7 +59,9 @@ def publish(run_id: str) -> bool:
     try:
         celery.send_task(TASK, args=[run_id], queue=QUEUE, retry=False)
     except (OperationalError, KombuError, OSError) as error:
-        log.warning("broker not reachable, run %s stays queued in the database: %s", run_id, type(error).__name__)
+        log.warning(
+            "broker not reachable, run %s stays queued in the database: %s", run_id, type(error).__name__
+        )
         return False
     return True
 

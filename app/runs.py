@@ -56,7 +56,13 @@ class NewRun:
     idempotency_key: str | None = None
 
     def digest(self) -> str:
-        body = [self.spec and self.spec.model_dump(), self.name, self.experiment, list(self.tags), self.params]
+        body = [
+            self.spec and self.spec.model_dump(),
+            self.name,
+            self.experiment,
+            list(self.tags),
+            self.params,
+        ]
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
@@ -86,7 +92,9 @@ def create_run(s: Session, new: NewRun, *, max_queued: int, max_failures: int = 
         known = s.exec(select(Run).where(col(Run.idempotency_key) == new.idempotency_key)).first()
         if known is not None:
             if known.request_digest != new.digest():
-                raise Conflict("this Idempotency-Key was used for a different request; send a new key", "Idempotency-Key")
+                raise Conflict(
+                    "this Idempotency-Key was used for a different request; send a new key", "Idempotency-Key"
+                )
             return known, False
     if new.spec is not None and count_queued(s) >= max_queued:
         raise TooMany(f"{max_queued} runs wait already; cancel some, or try again later")
@@ -94,7 +102,9 @@ def create_run(s: Session, new: NewRun, *, max_queued: int, max_failures: int = 
     run = _training(new, at) if new.spec is not None else _external(new, at)
     s.add(run)
     s.flush()
-    _record(s, run.id, at, None, run.state, "user", "submitted" if new.spec else "started by an outside script", 0)
+    _record(
+        s, run.id, at, None, run.state, "user", "submitted" if new.spec else "started by an outside script", 0
+    )
     return run, True
 
 
@@ -229,10 +239,32 @@ def report(
     if row is not None:
         series.append_chunks(s, run_id, seq, points)
         return Flags(*row)
-    again = s.execute(update(Run).where(*mine, col(Run.seq) == seq).values(**values).returning(*flags)).one_or_none()
+    again = s.execute(
+        update(Run).where(*mine, col(Run.seq) == seq).values(**values).returning(*flags)
+    ).one_or_none()
     if again is None:
         raise Fenced(f"attempt {attempt} of run {run_id} was superseded")
     return Flags(*again)
+
+
+def rewind(
+    s: Session, run_id: str, attempt: int, pointer: dict[str, Any] | None, actor: str, reason: str
+) -> None:
+    """Go back to an older checkpoint (None: to the start), because the newest cannot be read.
+
+    Raises: Fenced when the attempt does not hold the run any more.
+    """
+    at = now(s)
+    step, epoch = (int(pointer["step"]), int(pointer["epoch"])) if pointer else (0, 0)
+    held = s.execute(
+        update(Run)
+        .where(col(Run.id) == run_id, col(Run.attempt) == attempt, col(Run.state) == RUNNING)
+        .values(checkpoint=pointer, step=step, epoch=epoch, **_touched(at))
+    )
+    if not held.rowcount:  # type: ignore[attr-defined]
+        raise Fenced(f"attempt {attempt} of run {run_id} was superseded")
+    series.truncate_after(s, run_id, step)
+    _record(s, run_id, at, RUNNING, RUNNING, actor, f"{reason}; goes on from step {step:,}", attempt)
 
 
 def renew_lease(s: Session, run_id: str, attempt: int, lease_s: float) -> None:
@@ -260,7 +292,17 @@ def end_run(
 
 def release_run(s: Session, run_id: str, attempt: int, actor: str, reason: str) -> bool:
     """running -> queued by a worker that shuts down in good order; not counted as a failure."""
-    return _move(s, run_id, RUNNING, QUEUED, actor, reason, col(Run.attempt) == attempt, queued_at=now(s), published_at=None)
+    return _move(
+        s,
+        run_id,
+        RUNNING,
+        QUEUED,
+        actor,
+        reason,
+        col(Run.attempt) == attempt,
+        queued_at=now(s),
+        published_at=None,
+    )
 
 
 def give_back(
@@ -279,7 +321,18 @@ def give_back(
     failures = run.failures + 1
     if failures >= max_failures:
         why = f"{reason}; gave up after {failures} failed attempts"
-        moved = _move(s, run.id, RUNNING, FAILED, actor, why, *mine, failures=failures, error=why, error_tail=_clip(tail))
+        moved = _move(
+            s,
+            run.id,
+            RUNNING,
+            FAILED,
+            actor,
+            why,
+            *mine,
+            failures=failures,
+            error=why,
+            error_tail=_clip(tail),
+        )
         return FAILED if moved else None
     at = now(s)
     back_off_s = float(5 ** (failures - 1))
@@ -304,7 +357,9 @@ def request_cancel(s: Session, run_id: str) -> Run:
             raise Conflict(f"the run is {run.state}; only a run that has not ended can be canceled")
         return get_run(s, run_id)
     for state in (QUEUED, PAUSED):
-        if _move(s, run_id, state, CANCELED, "user", "canceled before it ran" if state == QUEUED else "canceled"):
+        if _move(
+            s, run_id, state, CANCELED, "user", "canceled before it ran" if state == QUEUED else "canceled"
+        ):
             return get_run(s, run_id)
     return _ask(s, run_id, "cancel_requested", "cancel asked for", "canceled")
 
@@ -394,7 +449,13 @@ def append_external(s: Session, run_id: str, batch: str | None, points: series.P
 
 
 def edit_run(
-    s: Session, run_id: str, *, name: str | None, notes: str | None, tags: list[str] | None, experiment: str | None
+    s: Session,
+    run_id: str,
+    *,
+    name: str | None,
+    notes: str | None,
+    tags: list[str] | None,
+    experiment: str | None,
 ) -> Run:
     run = get_run(s, run_id)
     given = {"name": name, "notes": notes, "tags": tags, "experiment": experiment}
@@ -441,7 +502,12 @@ def reap_expired(s: Session, *, max_failures: int) -> list[tuple[str, str]]:
 
 
 def has_expired(s: Session) -> bool:
-    return s.exec(select(Run.id).where(col(Run.state) == RUNNING, col(Run.lease_until) < now(s)).limit(1)).first() is not None
+    return (
+        s.exec(
+            select(Run.id).where(col(Run.state) == RUNNING, col(Run.lease_until) < now(s)).limit(1)
+        ).first()
+        is not None
+    )
 
 
 def has_unpublished(s: Session, *, after_s: float) -> bool:
@@ -511,11 +577,16 @@ def _record(
 ) -> None:
     s.execute(
         insert(RunEvent).values(
-            run_id=run_id, at=at, from_state=before, to_state=after, actor=actor, reason=reason, attempt=attempt
+            run_id=run_id,
+            at=at,
+            from_state=before,
+            to_state=after,
+            actor=actor,
+            reason=reason,
+            attempt=attempt,
         )
     )
 
 
 def _clip(tail: str | None) -> str | None:
     return tail[-TAIL_BYTES:] if tail is not None else None
-

@@ -66,7 +66,9 @@ def host_names(settings: Settings) -> frozenset[str]:
     names = {f"{name}:{settings.port}" for name in ("127.0.0.1", "localhost", "[::1]")}
     if settings.port == 80:
         names |= {"127.0.0.1", "localhost", "[::1]"}
-    return frozenset(names | {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()})
+    return frozenset(
+        names | {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
+    )
 
 
 def make_session(token: str, at: float) -> str:

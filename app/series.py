@@ -30,7 +30,9 @@ Points: TypeAlias = Mapping[str, Block]
 EMPTY = Block(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 
-def make_block(steps: Sequence[int] | Ints, times: Sequence[float] | Floats, values: Sequence[float] | Floats) -> Block:
+def make_block(
+    steps: Sequence[int] | Ints, times: Sequence[float] | Floats, values: Sequence[float] | Floats
+) -> Block:
     """A block sorted by step; of equal steps the last given stays."""
     block = Block(np.asarray(steps, "<i8"), np.asarray(times, "<f8"), np.asarray(values, "<f8"))
     if len(block.steps) > 1 and not (np.diff(block.steps) > 0).all():
@@ -69,7 +71,9 @@ def append_chunks(s: Session, run_id: str, seq: int, points: Points) -> None:
     """Store one flush: a chunk a metric, and the summaries. Blocks are sorted and of at least one point."""
     if not points:
         return
-    s.execute(insert(MetricChunk), [chunk_row(run_id, metric, seq, block) for metric, block in points.items()])
+    s.execute(
+        insert(MetricChunk), [chunk_row(run_id, metric, seq, block) for metric, block in points.items()]
+    )
     behind = _last_steps(s, run_id, points)
     appended = {m: b for m, b in points.items() if b.steps[0] > behind.get(m, -1)}
     if appended:
@@ -131,7 +135,9 @@ def summary_row(run_id: str, metric: str, block: Block) -> dict[str, Any]:
 
 def _rebuild_summaries(s: Session, run_id: str, metrics: Sequence[str]) -> None:
     s.execute(
-        delete(MetricSummary).where(col(MetricSummary.run_id) == run_id, col(MetricSummary.metric).in_(metrics))
+        delete(MetricSummary).where(
+            col(MetricSummary.run_id) == run_id, col(MetricSummary.metric).in_(metrics)
+        )
     )
     for metric in metrics:
         block = read_blocks(s, [run_id], [metric]).get((run_id, metric), EMPTY)
@@ -192,13 +198,17 @@ def read_blocks(
     to_step: int | None = None,
 ) -> dict[tuple[str, str], Block]:
     """All points in a window of steps, by (run, metric); where steps overlap, the later flush wins."""
-    query = select(*_COLUMNS).where(col(MetricChunk.run_id).in_(run_ids), col(MetricChunk.metric).in_(metrics))
+    query = select(*_COLUMNS).where(
+        col(MetricChunk.run_id).in_(run_ids), col(MetricChunk.metric).in_(metrics)
+    )
     if from_step is not None:
         query = query.where(col(MetricChunk.last_step) >= from_step)
     if to_step is not None:
         query = query.where(col(MetricChunk.first_step) <= to_step)
     found: dict[tuple[str, str], list[Block]] = {}
-    for row in s.execute(query.order_by(col(MetricChunk.run_id), col(MetricChunk.metric), col(MetricChunk.seq))):
+    for row in s.execute(
+        query.order_by(col(MetricChunk.run_id), col(MetricChunk.metric), col(MetricChunk.seq))
+    ):
         chunk = ChunkRow(*row)
         found.setdefault((chunk.run_id, chunk.metric), []).append(unpack(chunk))
     return {key: _window(_joined(blocks), from_step, to_step) for key, blocks in found.items()}
@@ -235,7 +245,11 @@ def read_since(s: Session, run_id: str, seq: int, limit: int) -> list[ChunkRow]:
 def list_summaries(s: Session, run_ids: Sequence[str]) -> dict[str, list[MetricSummary]]:
     """Summaries of every series of these runs, by run, in order of name."""
     found: dict[str, list[MetricSummary]] = {run_id: [] for run_id in run_ids}
-    query = select(MetricSummary).where(col(MetricSummary.run_id).in_(run_ids)).order_by(col(MetricSummary.metric))
+    query = (
+        select(MetricSummary)
+        .where(col(MetricSummary.run_id).in_(run_ids))
+        .order_by(col(MetricSummary.metric))
+    )
     for row in s.exec(query):
         found[row.run_id].append(row)
     return found

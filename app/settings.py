@@ -23,13 +23,21 @@ class Settings(BaseSettings):
     datasets: Path | None = Field(None, description="Where data sets lie; default DATA_DIR/datasets.")
     database_url: str = Field("", description="Default: SQLite in DATA_DIR.")
     broker_url: str = Field("", description="Default: Redis on a unix socket in DATA_DIR.")
-    token: str = Field("", description="When set, every request must carry it; needed to bind beyond loopback.")
+    token: str = Field(
+        "", description="When set, every request must carry it; needed to bind beyond loopback."
+    )
     host: str = Field("127.0.0.1", description="Address that the web process binds.")
     port: int = Field(8000, ge=0, le=65_535, description="Port that the web process binds.")
-    allowed_hosts: str = Field("", description="Further Host names to answer to, comma separated (name or name:port).")
-    lease_s: float = Field(20.0, ge=1, description="A run whose worker is silent for this long is given to another.")
+    allowed_hosts: str = Field(
+        "", description="Further Host names to answer to, comma separated (name or name:port)."
+    )
+    lease_s: float = Field(
+        20.0, ge=1, description="A run whose worker is silent for this long is given to another."
+    )
     flush_s: float = Field(0.2, gt=0, le=5, description="How often a trainer writes its points.")
-    max_failures: int = Field(3, ge=1, le=100, description="A run that fails this often for no reason of its own ends.")
+    max_failures: int = Field(
+        3, ge=1, le=100, description="A run that fails this often for no reason of its own ends."
+    )
     max_queued: int = Field(1_000, ge=1, description="Runs that may wait at once.")
     root_path: str = Field("", description="Path prefix behind a reverse proxy.")
 

@@ -54,7 +54,11 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f"there is no such field; did you mean {near[0]!r}?"
-    return f"there is no such field; known are {', '.join(names)}" if names else "there is no such field; leave it out"
+    return (
+        f"there is no such field; known are {', '.join(names)}"
+        if names
+        else "there is no such field; leave it out"
+    )
 
 
 def field_name(location: Sequence[Any]) -> str:
@@ -77,5 +81,6 @@ def known_fields(location: Sequence[Any], model: object = None) -> list[str]:
 def spec_errors(error: ValidationError, given: Mapping[str, Any]) -> dict[str, str]:
     """Message by field name, for a form: `{"lr": "must be at most 10"}`."""
     return {
-        field_name(e["loc"]): explain(e, known_fields(e["loc"], given.get("model", "lenet"))) for e in error.errors()
+        field_name(e["loc"]): explain(e, known_fields(e["loc"], given.get("model", "lenet")))
+        for e in error.errors()
     }

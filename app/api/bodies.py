@@ -11,7 +11,9 @@ from ml.spec import RunSpec
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 Tags = Annotated[list[Tag], Field(max_length=32)]
-MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ ./:@()%+-]*$", max_length=200)]
+MetricName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ ./:@()%+-]*$", max_length=200)
+]
 Step = Annotated[int, Field(ge=0, le=2**53)]
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]
 MAX_BATCH = 500_000
@@ -37,7 +39,9 @@ class RunBody(Body):
         if self.external and self.spec is not None:
             raise ValueError("give `spec` or `external`, not both")
         if not self.external and self.spec is None:
-            raise ValueError("`spec` is required (or `external`: true); an empty object {} takes every default")
+            raise ValueError(
+                "`spec` is required (or `external`: true); an empty object {} takes every default"
+            )
         if not self.external and self.params:
             raise ValueError("`params` belongs to an external run; a training's settings go into `spec`")
         return self
@@ -80,5 +84,7 @@ class MetricsBody(Body):
     def _same_length(self) -> MetricsBody:
         for name, column in [("time", self.time), *((f"values.{m}", v) for m, v in self.values.items())]:
             if column is not None and len(column) != len(self.step):
-                raise ValueError(f"{name} has {len(column)} entries, step has {len(self.step)}; make them equally long")
+                raise ValueError(
+                    f"{name} has {len(column)} entries, step has {len(self.step)}; make them equally long"
+                )
         return self

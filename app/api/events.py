@@ -23,7 +23,9 @@ router = APIRouter(prefix="/api/v1", tags=["series"])
 async def get_events(
     hub: LiveHub,
     run: Annotated[list[str], Query(max_length=200)] = [],  # noqa: B006
-    after: Annotated[str, Query(max_length=20_000, description="Cursors to start behind: `run:cursor,run:cursor`.")] = "",
+    after: Annotated[
+        str, Query(max_length=20_000, description="Cursors to start behind: `run:cursor,run:cursor`.")
+    ] = "",
     last_event_id: Annotated[str | None, Header(max_length=20_000)] = None,
 ) -> EventSourceResponse:
     """Events `run` (a run as it is now), `points` (`{"series": [{run, metric, step, time, value, cursor}]}`), `resync`

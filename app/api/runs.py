@@ -33,7 +33,8 @@ def create(db: Database, settings: Settings, wanted: list[runs.NewRun]) -> tuple
     """Store all of these runs or none, then tell the workers. Their briefs, and whether they are new."""
     with db.begin() as s:
         made = [
-            runs.create_run(s, new, max_queued=settings.max_queued, max_failures=settings.max_failures) for new in wanted
+            runs.create_run(s, new, max_queued=settings.max_queued, max_failures=settings.max_failures)
+            for new in wanted
         ]
         rows = listing.briefs(s, [run for run, _ in made])
     sent = [run.id for run, is_new in made if is_new and run.kind == "training" and queue.publish(run.id)]
@@ -53,7 +54,13 @@ def create_run(
 ) -> Json:
     """Queue a training, or open an external run. The same `Idempotency-Key` gives the same run again (status 200)."""
     new = runs.NewRun(
-        body.spec, body.name, body.experiment, body.tags, body.notes, body.params, idempotency_key=idempotency_key
+        body.spec,
+        body.name,
+        body.experiment,
+        body.tags,
+        body.notes,
+        body.params,
+        idempotency_key=idempotency_key,
     )
     rows, is_new = create(db, settings, [new])
     if not is_new:

@@ -65,7 +65,9 @@ def _one(
     found: dict[str, Any] = {"run": run.id, "metric": metric}
     x = x_values(axis, run, block)
     if x is None:
-        found["note"] = f"this run does not know how many steps make an epoch, so it has no {axis} axis; use x=step"
+        found["note"] = (
+            f"this run does not know how many steps make an epoch, so it has no {axis} axis; use x=step"
+        )
         block, x = series.EMPTY, np.empty(0)
     elif not len(block.steps):
         found["note"] = "no points here (yet)"

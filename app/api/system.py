@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from fastapi import APIRouter, Response
 
-from app import catalog, listing, queue
+from app import catalog, listing, queue, workers
 from app.api.deps import AppSettings, Db
 from app.errors import Unavailable
 
 router = APIRouter()
 
 Json = dict[str, Any]
-WORKER_SEEN_S = 15.0
 
 
 @router.get("/healthz", tags=["system"], summary="Is the process alive?")
@@ -43,7 +41,7 @@ def get_catalog(settings: AppSettings) -> Json:
 @router.get("/api/v1/workers", tags=["system"], summary="Who is there, and what they do")
 def get_workers(db: Db) -> Json:
     with db.read() as s:
-        workers = listing.list_workers(s, time.time() - WORKER_SEEN_S)
+        present = workers.list_present(s)
     return {
         "workers": [
             {
@@ -55,7 +53,7 @@ def get_workers(db: Db) -> Json:
                 "started_at": listing.iso(w.started_at),
                 "seen_at": listing.iso(w.seen_at),
             }
-            for w in workers
+            for w in present
         ]
     }
 
@@ -64,5 +62,8 @@ def get_workers(db: Db) -> Json:
 def get_queue(db: Db) -> Json:
     with db.read() as s:
         waiting = listing.briefs(s, listing.list_waiting(s))
-        free = sum(w.slots - len(w.running) for w in listing.list_workers(s, time.time() - WORKER_SEEN_S))
-    return {"free_slots": max(0, free), "waiting": [{"position": i, **row} for i, row in enumerate(waiting, 1)]}
+        free = sum(w.slots - len(w.running) for w in workers.list_present(s))
+    return {
+        "free_slots": max(0, free),
+        "waiting": [{"position": i, **row} for i, row in enumerate(waiting, 1)],
+    }

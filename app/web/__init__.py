@@ -11,9 +11,9 @@ def install(app: FastAPI) -> None:
 
 
 def wants_page(request: Request) -> bool:
-    return not request.url.path.startswith(("/api/", "/healthz", "/readyz")) and "text/html" in request.headers.get(
-        "accept", ""
-    )
+    return not request.url.path.startswith(
+        ("/api/", "/healthz", "/readyz")
+    ) and "text/html" in request.headers.get("accept", "")
 
 
 def error_page(request: Request, status: int, message: str) -> Response:

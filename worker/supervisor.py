@@ -1,0 +1,147 @@
+"""The Celery task: claim a run, give it to a trainer, watch it, record how it ended.
+
+Retries are decided by the state machine, never by Celery: a message that is lost or doubled changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app import runs
+from app.db import Database
+from app.errors import NotFound, TrainyardError
+from app.models import RUNNING, Run
+from app.settings import Settings
+from worker.job import Job
+from worker.slots import Slots, TrainerProcess
+from worker.trainer_exit import describe_exit, read_tail
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+STARTING_S = 120.0  # so long may a trainer take to its first flush before the lease is left to expire
+CANCEL_TERM_S, CANCEL_KILL_S = 5.0, 15.0
+SHUTDOWN_KILL_S = 25.0
+ENDING_S = 10.0  # after its run has ended elsewhere, a trainer may take so long to notice
+
+
+@dataclass
+class Supervisor:
+    """What the task needs, one a worker. `stopping` is set when the worker shuts down."""
+
+    db: Database
+    settings: Settings
+    slots: Slots
+    name: str
+    stopping: threading.Event = field(default_factory=threading.Event)
+    running: set[str] = field(default_factory=set)
+
+    def supervise(self, run_id: str) -> None:
+        """Train the run if it is still to be had; returns when its attempt is over."""
+        if self.stopping.is_set():
+            return  # it stays queued in the database, and is published again
+        slot = self.slots.acquire()
+        try:
+            with self.db.begin() as s:
+                run = runs.claim_run(s, run_id, self.name, self.settings.lease_s)
+            if run is not None:
+                self.attempt(run, slot)
+        except TrainyardError as error:
+            log.warning("run %s: %s", run_id, error.message)
+        finally:
+            self.running.discard(run_id)
+            self.slots.release(slot)
+
+    def attempt(self, run: Run, slot: int) -> None:
+        self.running.add(run.id)
+        log_path = self.settings.runs_dir / run.id / f"attempt-{run.attempt}.log"
+        trainer = self.slots.take(slot)
+        log.info("run %s: attempt %d on slot %d", run.id, run.attempt, slot)
+        try:
+            trainer.give(
+                Job(run.id, run.attempt, run.seq, slot, self.name, run.spec, run.checkpoint, str(log_path))
+            )
+            code = Watch(self, run, trainer).until_exit()
+        finally:
+            trainer.close()
+        self.record_exit(run, code, log_path)
+
+    def record_exit(self, run: Run, code: int, log_path: Path) -> None:
+        """When the trainer did not end its run itself, do it for it, at once instead of when the lease expires."""
+        delay = 0.25
+        while True:
+            try:
+                with self.db.begin() as s:
+                    current = runs.get_run(s, run.id)
+                    if current.attempt != run.attempt or current.state != RUNNING:
+                        return
+                    state = runs.give_back(
+                        s, current, self.name, describe_exit(code),
+                        max_failures=self.settings.max_failures, tail=read_tail(log_path),
+                    )  # fmt: skip
+                log.warning("run %s: %s; now %s", run.id, describe_exit(code), state)
+                return
+            except NotFound:
+                return
+            except TrainyardError as error:
+                log.warning("run %s: %s", run.id, error.message)
+            if self.stopping.wait(delay):
+                return  # the lease expires, and the reaper does it
+            delay = min(delay * 2, 5.0)
+
+
+class Watch:
+    """One trainer until it exits: keeps the lease while it starts, and ends it when it should have ended."""
+
+    def __init__(self, supervisor: Supervisor, run: Run, trainer: TrainerProcess) -> None:
+        self.supervisor, self.run, self.trainer = supervisor, run, trainer
+        self.began = time.monotonic()
+        self.since: dict[str, float] = {}
+
+    def until_exit(self) -> int:
+        while True:
+            try:
+                return self.trainer.popen.wait(POLL_S)
+            except subprocess.TimeoutExpired:
+                pass
+            try:
+                self.look()
+            except NotFound:
+                self.trainer.signal(signal.SIGKILL)
+            except TrainyardError as error:
+                log.warning("run %s: %s", self.run.id, error.message)
+
+    def look(self) -> None:
+        db, mine = self.supervisor.db, self.run.attempt
+        with db.read() as s:
+            current = runs.get_run(s, self.run.id)
+        if current.attempt != mine:
+            return self.trainer.signal(signal.SIGKILL)
+        starting = current.seq == self.run.seq and time.monotonic() - self.began < STARTING_S
+        if starting and current.state == RUNNING:
+            with db.begin() as s:
+                runs.renew_lease(s, self.run.id, mine, self.supervisor.settings.lease_s)
+        if current.state != RUNNING and self.lasted("ended", True) > ENDING_S:
+            self.trainer.signal(signal.SIGKILL)
+        asked = self.lasted("cancel", current.cancel_requested)
+        stopped = self.lasted("stop", self.supervisor.stopping.is_set())
+        if (self.supervisor.stopping.is_set() and "term" not in self.since) or asked > CANCEL_TERM_S:
+            if self.lasted("term", True) == 0.0:
+                self.trainer.signal(signal.SIGTERM)
+        if asked > CANCEL_KILL_S or stopped > SHUTDOWN_KILL_S:
+            self.trainer.signal(signal.SIGKILL)
+        return None
+
+    def lasted(self, what: str, holds: bool) -> float:
+        """For how many seconds something has held; 0 when it has just begun or does not."""
+        if not holds:
+            self.since.pop(what, None)
+            return 0.0
+        at = time.monotonic()
+        return at - self.since.setdefault(what, at)
