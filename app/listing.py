@@ -42,7 +42,10 @@ class Filter:
 def list_runs(
     s: Session, wanted: Filter, *, limit: int, cursor: str | None = None
 ) -> tuple[list[Run], str | None]:
-    """One page of runs and the cursor of the next, or None at the end. Raises: Invalid for a bad state, sort or cursor."""
+    """One page of runs and the cursor of the next, or None at the end.
+
+    Raises: Invalid, for a state, an order or a cursor that there is not.
+    """
     falling, name = wanted.sort.startswith("-"), wanted.sort.removeprefix("-")
     if name not in SORTS:
         raise Invalid(
@@ -51,15 +54,16 @@ def list_runs(
     key: Any = SORTS[name]
     query = select(Run, key).where(*_conditions(wanted))
     if cursor is not None:
-        value, run_id = _read_cursor(cursor)
-        beyond = (lambda a, b: a < b) if falling else (lambda a, b: a > b)
-        query = query.where(or_(beyond(key, value), and_(key == value, beyond(col(Run.id), run_id))))
+        value, run_id = _read_cursor(cursor, name)
+        place, last = (key, col(Run.id)), (value, run_id)
+        beyond = [a < b if falling else a > b for a, b in zip(place, last, strict=True)]
+        query = query.where(or_(beyond[0], and_(key == value, beyond[1])))
     order = [key, col(Run.id)]
     query = query.order_by(*(column.desc() if falling else column.asc() for column in order))
     rows = s.exec(query.limit(limit + 1)).all()
     more = len(rows) > limit
     rows = rows[:limit]
-    next_cursor = _write_cursor(rows[-1][1], rows[-1][0].id) if more else None
+    next_cursor = _write_cursor(name, rows[-1][1], rows[-1][0].id) if more else None
     return [run for run, _ in rows], next_cursor
 
 
@@ -86,19 +90,19 @@ def _conditions(wanted: Filter) -> list[Any]:
     return conditions
 
 
-def _write_cursor(value: Any, run_id: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([value, run_id]).encode()).decode().rstrip("=")
+def _write_cursor(sort: str, value: Any, run_id: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([sort, value, run_id]).encode()).decode().rstrip("=")
 
 
-def _read_cursor(cursor: str) -> tuple[Any, str]:
+def _read_cursor(cursor: str, sort: str) -> tuple[Any, str]:
     try:
-        value, run_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if not isinstance(run_id, str) or not isinstance(value, str | float | int):
-            raise ValueError
-    except ValueError:
-        raise Invalid(
-            "the cursor is not one that this server gave; leave it out to start again", "cursor"
-        ) from None
+        made_for, value, run_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError):
+        made_for = value = run_id = None
+    kind = float if sort == "updated" else str
+    if made_for != sort or not isinstance(value, kind) or not isinstance(run_id, str):
+        message = "the cursor is not one that this server gave for this order; leave it out to start again"
+        raise Invalid(message, "cursor")
     return value, run_id
 
 

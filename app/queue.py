@@ -19,7 +19,7 @@ QUEUE = "runs"
 
 
 def make_celery(broker_url: str) -> Celery:
-    """A Celery application with JSON only, early acknowledgement and no result backend; the lease guarantees the rest."""
+    """JSON only, early acknowledgement, no result backend: the lease in the database guarantees the rest."""
     celery = Celery("trainyard", broker=broker_url, set_as_current=False)
     celery.conf.update(
         task_serializer="json",
@@ -72,6 +72,7 @@ def ping() -> str | None:
         with celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
             connection.default_channel.client.ping()
-    except Exception as error:  # noqa: BLE001  # redis and kombu raise unrelated families; each means the same here
-        return f"the broker does not answer ({type(error).__name__}); check that Redis runs and TRAINYARD_BROKER_URL is right"
+    except Exception as error:  # noqa: BLE001  # redis and kombu raise unrelated families; all mean the same here
+        name = type(error).__name__
+        return f"the broker does not answer ({name}); check that Redis runs and TRAINYARD_BROKER_URL is right"
     return None

@@ -170,7 +170,7 @@ def count_queued(s: Session) -> int:
 def claim_run(s: Session, run_id: str, worker: str, lease_s: float) -> Run | None:
     """The run, now this worker's next attempt, its series cut behind the checkpoint; None when it is not to be had."""
     at = now(s)
-    run = s.execute(
+    run: Run | None = s.execute(
         update(Run)
         .where(
             col(Run.id) == run_id,
@@ -228,7 +228,7 @@ def report(
     """
     at = now(s)
     values: dict[str, Any] = {"lease_until": at + lease_s, **_touched(at)}
-    given = {"step": step, "epoch": epoch, "phase": phase, "step_rate": step_rate}
+    given: dict[str, Any] = {"step": step, "epoch": epoch, "phase": phase, "step_rate": step_rate}
     given |= {"checkpoint": checkpoint, "resolved": resolved}
     values |= {name: value for name, value in given.items() if value is not None}
     mine = (col(Run.id) == run_id, col(Run.attempt) == attempt, col(Run.state) == RUNNING)

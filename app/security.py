@@ -103,7 +103,8 @@ class Guard:
         host = headers.get("host", "").lower()
         if host not in self.hosts and host.rpartition(":")[0] not in self.hosts:
             raise _BadHost(
-                f"this server does not answer to the host {host[:200]!r}; add it to TRAINYARD_ALLOWED_HOSTS if it should"
+                f"this server does not answer to the host {host[:200]!r}; "
+                "if it should, add the name to TRAINYARD_ALLOWED_HOSTS"
             )
         self._check_origin(method, scheme, host, path, headers)
         if self.token and path not in PUBLIC_PATHS and not path.startswith("/static/"):
@@ -213,7 +214,8 @@ def needs_token(host: str, token: str) -> str | None:
         return None
     return (
         f"refusing to listen on {host} without a token: anyone who reaches it could start code on this machine. "
-        "Set TRAINYARD_TOKEN (for example to the output of `python -c 'import secrets; print(secrets.token_urlsafe(32))'`), "
+        "Set TRAINYARD_TOKEN to a long random text "
+        "(`python -c 'import secrets; print(secrets.token_urlsafe(32))'` prints one), "
         "or use --host 127.0.0.1"
     )
 

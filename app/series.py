@@ -148,14 +148,14 @@ def _rebuild_summaries(s: Session, run_id: str, metrics: Sequence[str]) -> None:
 def truncate_after(s: Session, run_id: str, step: int) -> None:
     """Forget every point behind `step`, so that a new attempt can write those steps again."""
     mine = col(MetricChunk.run_id) == run_id
-    touched = s.exec(select(MetricChunk).where(mine, col(MetricChunk.last_step) > step)).all()
+    behind = (mine, col(MetricChunk.last_step) > step)
+    touched = [ChunkRow(*row) for row in s.execute(select(*_COLUMNS).where(*behind))]
     if not touched:
         return
+    s.execute(delete(MetricChunk).where(*behind))
     for chunk in touched:
         block = unpack(chunk)
         kept = int(np.searchsorted(block.steps, step, side="right"))
-        s.delete(chunk)
-        s.flush()
         if kept:
             cut = Block(block.steps[:kept], block.times[:kept], block.values[:kept])
             s.execute(insert(MetricChunk).values(chunk_row(run_id, chunk.metric, chunk.seq, cut)))
@@ -172,20 +172,29 @@ class ChunkRow(NamedTuple):
     metric: str
     seq: int
     first_step: int
-    count: int
+    length: int
     steps: bytes
     times: bytes
     vals: bytes
 
 
-_COLUMNS = [col(getattr(MetricChunk, name)) for name in ChunkRow._fields]
+_COLUMNS: list[Any] = [
+    MetricChunk.run_id,
+    MetricChunk.metric,
+    MetricChunk.seq,
+    MetricChunk.first_step,
+    MetricChunk.count,
+    MetricChunk.steps,
+    MetricChunk.times,
+    MetricChunk.vals,
+]
 
 
-def unpack(chunk: ChunkRow | MetricChunk) -> Block:
+def unpack(chunk: ChunkRow) -> Block:
     steps = (
         np.frombuffer(chunk.steps, "<i8")
         if chunk.steps
-        else np.arange(chunk.first_step, chunk.first_step + chunk.count, dtype=np.int64)
+        else np.arange(chunk.first_step, chunk.first_step + chunk.length, dtype=np.int64)
     )
     return Block(steps, np.frombuffer(chunk.times, "<f8"), np.frombuffer(chunk.vals, "<f8"))
 
@@ -272,7 +281,7 @@ def reduce_to(x: Floats, values: Floats, points: int) -> Ints:
     even = np.flatnonzero(finite)
     budget = max(4, (points - odd.size) // 4 * 4)
     if even.size > budget:
-        kept = M4Downsampler().downsample(
+        kept = M4Downsampler().downsample(  # type: ignore[no-untyped-call]
             np.ascontiguousarray(x[even]), np.ascontiguousarray(values[even]), n_out=budget
         )
         even = even[np.unique(kept).astype(np.int64)]

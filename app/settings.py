@@ -76,4 +76,4 @@ def make_data_dir(settings: Settings) -> None:
 
 @lru_cache
 def get_settings() -> Settings:
-    return Settings()  # type: ignore[call-arg]  # every field has a default
+    return Settings()

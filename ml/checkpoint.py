@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 
-class CorruptCheckpoint(ValueError):  # noqa: N818  read as a sentence in the run's page
+class CorruptCheckpoint(ValueError):
     """The file is missing, cut short or not the one that was saved."""
 
 

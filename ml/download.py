@@ -19,11 +19,11 @@ TIMEOUT_S = 15
 BLOCK_BYTES = 1 << 18
 
 
-class DatasetUnavailable(ValueError):  # noqa: N818  read as a sentence in the run's page
+class DatasetUnavailable(ValueError):
     """The data set is neither on disk nor to be had; the message says what to do."""
 
 
-class _MirrorFailed(Exception):  # noqa: N818
+class _MirrorFailed(Exception):
     """A mirror does not give the file; the next one may."""
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ml.events import Points
 
 
-class NonFiniteLoss(ValueError):  # noqa: N818  read as a sentence in the run's page
+class NonFiniteLoss(ValueError):
     """The loss became NaN or infinite at `step`; `last_loss` is this attempt's last finite one, None if there
     is none."""
 

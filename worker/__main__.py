@@ -1,4 +1,4 @@
-"""The worker: `python -m worker [--slots N]` (settings from TRAINYARD_* variables; `trainyard worker` runs the same)."""
+"""The worker: `python -m worker [--slots N]`, settings from TRAINYARD_* variables; `trainyard worker` is the same."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def main() -> int:
     reaper = Reaper(supervisor.db, settings)
     queue.celery.task(name=queue.TASK, ignore_result=True)(supervisor.supervise)
 
-    @worker_ready.connect(weak=False)
+    @worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
     def on_ready(**_: Any) -> None:
         for index in range(count):
             supervisor.slots.warm(index)
@@ -55,7 +55,7 @@ def main() -> int:
         reaper.start()
         log.info("worker %s is ready: %d slots, %d threads each", name, count, supervisor.slots.threads)
 
-    @worker_shutting_down.connect(weak=False)
+    @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def on_stop(**_: Any) -> None:
         supervisor.stopping.set()
 

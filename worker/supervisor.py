@@ -131,9 +131,9 @@ class Watch:
             self.trainer.signal(signal.SIGKILL)
         asked = self.lasted("cancel", current.cancel_requested)
         stopped = self.lasted("stop", self.supervisor.stopping.is_set())
-        if (self.supervisor.stopping.is_set() and "term" not in self.since) or asked > CANCEL_TERM_S:
-            if self.lasted("term", True) == 0.0:
-                self.trainer.signal(signal.SIGTERM)
+        if (self.supervisor.stopping.is_set() or asked > CANCEL_TERM_S) and "term" not in self.since:
+            self.lasted("term", True)
+            self.trainer.signal(signal.SIGTERM)
         if asked > CANCEL_KILL_S or stopped > SHUTDOWN_KILL_S:
             self.trainer.signal(signal.SIGKILL)
         return None

@@ -199,7 +199,7 @@ class Trainer:
             runs.end_run(s, self.job.run_id, self.job.attempt, state, self.job.worker, reason, tail=tail)
 
 
-class Interrupted(ValueError):  # noqa: N818
+class Interrupted(ValueError):
     """Someone stopped the run before it trained."""
 
 

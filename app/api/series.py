@@ -74,7 +74,8 @@ def _one(
     if axis != "step" and (low is not None or high is not None):
         first = 0 if low is None else int(np.searchsorted(x, low, side="left"))
         last = len(x) if high is None else int(np.searchsorted(x, high, side="right"))
-        block, x = series.Block(*(column[first:last] for column in block)), x[first:last]
+        window = slice(first, last)
+        block, x = series.Block(block.steps[window], block.times[window], block.values[window]), x[window]
     kept = series.reduce_to(x, block.values, points)
     decimals = {"epoch": 6, "time": 3, "elapsed": 3}.get(axis)
     shown = x[kept] if decimals is None else x[kept].round(decimals)
