@@ -352,9 +352,9 @@ def web_process(env: Mapping[str, str], *, directory: Path, port: int | None = N
     """`python -m app` with `env`, ready to serve. The database must have been migrated."""
     port = port or free_port()
     env = {**env, "TRAINYARD_HOST": "127.0.0.1", "TRAINYARD_PORT": str(port)}
-    url = f"http://127.0.0.1:{port}"
+    url, token = f"http://127.0.0.1:{port}", env.get("TRAINYARD_TOKEN", "")
     with running("web", [sys.executable, "-m", "app"], directory=directory, env=env) as process:
-        wait_for(lambda: answers(f"{url}/readyz"), "the web process", 30, process=process)
+        wait_for(lambda: answers(f"{url}/readyz", token=token), "the web process", 30, process=process)
         yield Web(url, process)
 
 
@@ -366,8 +366,9 @@ def worker_process(env: Mapping[str, str], slots: int = 1, *, directory: Path) -
         yield process
 
 
-def answers(url: str, status: int = 200) -> bool:
+def answers(url: str, status: int = 200, *, token: str = "") -> bool:
     """Whether a GET of `url` gives `status`."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     with suppress(httpx.TransportError):
-        return httpx.get(url, trust_env=False, timeout=5).status_code == status
+        return httpx.get(url, headers=headers, trust_env=False, timeout=5).status_code == status
     return False

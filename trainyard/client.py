@@ -196,7 +196,9 @@ class Client:
 
     def _messages(self, params: Params, last_id: str, deadline: float) -> Iterator[Message]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
-        read_s = min(SILENCE_S, max(0.1, deadline - time.monotonic()))
+        # A read started before a ping may end long after the deadline; a quarter of what is left keeps that
+        # small.
+        read_s = min(SILENCE_S, max(0.2, (deadline - time.monotonic()) / 4))
         with self._http.stream("/api/v1/events", params=params, headers=headers, read_s=read_s) as chunks:
             for message in read_messages(_until(deadline, chunks)):
                 # The id of the stream lives on in a message that carries none of its own.

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
@@ -17,7 +18,8 @@ from trainyard.records import Run, plain
 
 FLUSH_S = 0.5
 MAX_ROWS = 20_000  # rows held while the server is away; then `log` waits
-BATCH_ROWS = 2_000
+BATCH_ROWS = 5_000
+BATCH_VALUES = 100_000  # some 3 MB of JSON; the server takes 16
 PATIENCE_S = 600.0  # how long the server may be away before rows are given up
 
 
@@ -92,11 +94,17 @@ class ExternalRun:
             if self._error is not None:
                 raise self._error
             body = {"state": state} | ({"error": error[-4000:]} if error else {})
-            answer = keep_trying(
-                lambda: self._http.call("POST", f"{self._path}/finish", body=body), self._patience_s
-            )
-            self.run = Run.model_validate(answer)
+            self.run = keep_trying(partial(self._end, body), self._patience_s)
         return self.run
+
+    def _end(self, body: Mapping[str, Any]) -> Run:
+        try:
+            return Run.model_validate(self._http.call("POST", f"{self._path}/finish", body=body))
+        except TrainyardError as error:
+            run = Run.model_validate(self._http.call("GET", self._path)) if error.status == 409 else None
+            if run is None or run.state != body["state"]:
+                raise
+            return run  # an earlier try had arrived, only its answer was lost
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +132,7 @@ class ExternalRun:
         while True:
             closing = self._closing.wait(FLUSH_S)
             with self._changed:
-                rows = self._rows[:BATCH_ROWS]
+                rows = self._front()
             while rows:
                 try:
                     self._send(rows)
@@ -136,9 +144,15 @@ class ExternalRun:
                 with self._changed:
                     del self._rows[: len(rows)]
                     self._changed.notify_all()
-                    rows = self._rows[:BATCH_ROWS]
+                    rows = self._front()
             if closing:
                 return
+
+    def _front(self) -> list[Row]:
+        """The oldest rows, as many as one request carries; the caller holds the lock."""
+        totals = accumulate(len(row.values) for row in self._rows[:BATCH_ROWS])
+        count = sum(total <= BATCH_VALUES for total in totals)
+        return self._rows[: max(1, count)]
 
     def _send(self, rows: Sequence[Row]) -> None:
         for body in batches(rows):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,6 +19,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 FIRST_BACK_OFF_S = 0.1
 MAX_BACK_OFF_S = 2.0
 BUSY = (502, 503, 504)  # a restart, a locked database, a proxy without its server
+T = TypeVar("T")
 Params = Sequence[tuple[str, str | int | float]]
 
 
@@ -112,21 +113,20 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def keep_trying(send: Callable[[], Any], within_s: float, *, stop: threading.Event | None = None) -> Any:
-    """The answer of `send`, tried again while the server is away or busy, for `within_s` or until `stop`.
+def keep_trying(send: Callable[[], T], within_s: float) -> T:
+    """The answer of `send`, tried again while the server is away, busy or failing, for `within_s`.
 
     Raises: TrainyardError, the last one.
     """
     deadline = time.monotonic() + within_s
-    waiting = stop or threading.Event()
     for pause_s in back_off():
         try:
             return send()
         except TrainyardError as error:
-            passing = isinstance(error, NotReachable) or error.status in (429, *BUSY) or error.status == 500
-            if not passing or time.monotonic() > deadline or waiting.is_set():
+            passing = isinstance(error, NotReachable) or error.status == 429 or error.status >= 500
+            if not passing or time.monotonic() > deadline:
                 raise
-        waiting.wait(pause_s)
+        threading.Event().wait(pause_s)
     raise AssertionError("the back-off never ends")
 
 

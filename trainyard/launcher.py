@@ -14,6 +14,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from types import FrameType
 
 import httpx
@@ -111,6 +112,10 @@ class Launcher:
             "TRAINYARD_HOST": options.host,
             "TRAINYARD_PORT": str(port),
         }
+        if not is_loopback(options.host):
+            # The web process answers to names it knows; give it those by which other machines will call it.
+            names = (env.get("TRAINYARD_ALLOWED_HOSTS", ""), options.host, gethostname())
+            env["TRAINYARD_ALLOWED_HOSTS"] = ",".join(name for name in names if name)
         if options.datasets is not None:
             env["TRAINYARD_DATASETS"] = str(options.datasets.expanduser().resolve())
         facts = {
@@ -173,9 +178,10 @@ class Launcher:
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_S
-        with httpx.Client(trust_env=False, timeout=5) as client:
+        headers = {"Authorization": f"Bearer {token}"} if (token := os.environ.get("TRAINYARD_TOKEN")) else {}
+        with httpx.Client(trust_env=False, timeout=5, headers=headers) as client:
             while not self._stop.wait(TICK_S):
-                self._look_after()
+                self._check_started()
                 try:
                     if client.get(f"{self.url}/readyz").status_code == 200:
                         return
@@ -183,6 +189,13 @@ class Launcher:
                     pass  # not listening yet
                 if time.monotonic() > deadline:
                     raise Refused(f"the web process was not ready after {READY_S:g} s; see {self._logs}")
+
+    def _check_started(self) -> None:
+        """Raises: Refused when a child has ended before all was ready: trying again would not help."""
+        for child in self._children:
+            if not child.running:
+                show_log(self._console, child.log)
+                raise Refused(f"{child.name} could not be started; the reason is above")
 
     def _look_after(self) -> None:
         """Restart what has died, later each time. Raises: Refused when one keeps dying."""
