@@ -26,7 +26,7 @@ def x_values(axis: Axis, run: Run, block: Block) -> Floats | None:
         return np.maximum.accumulate(block.times) - (run.started_at or run.created_at)
     steps_per_epoch = run.steps_per_epoch or _positive(run, "steps_per_epoch")
     if axis == "epoch":
-        return block.steps.astype(np.float64) / float(steps_per_epoch) if steps_per_epoch else None
+        return np.asarray(block.steps / steps_per_epoch, np.float64) if steps_per_epoch else None
     batch_size = _positive(run, "batch_size")
     if not batch_size:
         return None

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 EXIT_ORPHANED = 75
 READY = b"ready\n"
 CHECKPOINT_S = 10.0  # an epoch's snapshot is written at most this often, and asked for in longer epochs
-MID_EPOCH_S = 30.0
+MID_EPOCH_S = 15.0
 
 
 class Trainer:
