@@ -10,14 +10,12 @@ import numpy as np
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import ValidationError
 
-from app import listing, queue, runs, series
+from app import listing, runs, series, submit
 from app.api.bodies import EditBody, ExperimentBody, FinishBody, MetricsBody, RunBody
 from app.api.deps import AppSettings, Db
-from app.db import Database
 from app.errors import Invalid
 from app.listing import Filter
 from app.models import Run
-from app.settings import Settings
 from app.validation import spec_errors
 from ml.catalog import MODELS
 from ml.spec import RunSpec
@@ -27,21 +25,6 @@ router = APIRouter(prefix="/api/v1", tags=["runs"])
 Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=200)]
 MAX_EXPERIMENT_RUNS = 200
-
-
-def create(db: Database, settings: Settings, wanted: list[runs.NewRun]) -> tuple[list[Json], bool]:
-    """Store all of these runs or none, then tell the workers. Their briefs, and whether they are new."""
-    with db.begin() as s:
-        made = [
-            runs.create_run(s, new, max_queued=settings.max_queued, max_failures=settings.max_failures)
-            for new in wanted
-        ]
-        rows = listing.briefs(s, [run for run, _ in made])
-    sent = [run.id for run, is_new in made if is_new and run.kind == "training" and queue.publish(run.id)]
-    if sent:
-        with db.begin() as s:
-            runs.mark_published(s, sent)
-    return rows, all(is_new for _, is_new in made)
 
 
 @router.post("/runs", status_code=201, summary="Start a run")
@@ -62,7 +45,7 @@ def create_run(
         body.params,
         idempotency_key=idempotency_key,
     )
-    rows, is_new = create(db, settings, [new])
+    rows, is_new = submit.create(db, settings, [new])
     if not is_new:
         response.status_code = 200
     response.headers["location"] = rows[0]["url"]
@@ -83,7 +66,7 @@ def create_experiment(body: ExperimentBody, db: Db, settings: AppSettings) -> Js
         varied = dict(zip(body.vary, values, strict=True))
         spec = _checked_spec({**body.spec, **varied}, varied)
         wanted.append(runs.NewRun(spec, _varied_name(spec, varied), body.name, body.tags))
-    rows, _ = create(db, settings, wanted)
+    rows, _ = submit.create(db, settings, wanted)
     link = "/compare?" + "&".join(f"run={row['id']}" for row in rows)
     return {"name": body.name, "url": link, "runs": rows}
 
@@ -171,7 +154,7 @@ def pause_run(run_id: str, db: Db) -> Json:
 def resume_run(run_id: str, db: Db) -> Json:
     with db.begin() as s:
         row = detail(s, runs.resume_run(s, run_id))
-    _publish(db, run_id)
+    submit.publish(db, [run_id])
     return row
 
 
@@ -182,13 +165,7 @@ def clone_run(run_id: str, db: Db, settings: AppSettings) -> Json:
     if run.kind != "training":
         raise Invalid("an outside script drove this run; start it there again")
     new = runs.NewRun(RunSpec.model_validate(run.spec), run.name, run.experiment, run.tags)
-    return create(db, settings, [new])[0][0]
-
-
-def _publish(db: Database, run_id: str) -> None:
-    if queue.publish(run_id):
-        with db.begin() as s:
-            runs.mark_published(s, [run_id])
+    return submit.create(db, settings, [new])[0][0]
 
 
 @router.post("/runs/{run_id}/finish", tags=["external runs"], summary="End an external run")
