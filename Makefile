@@ -1,2 +1,64 @@
-help:
-	@echo soon
+# Everything from a fresh checkout; needs Python 3.11 or newer, pip and make. `make` alone lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+HOST ?= 127.0.0.1
+PORT ?= 8000
+DATA_DIR ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+UP := $(BIN)/trainyard up --host $(HOST) --port $(PORT) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) HOST=$(HOST) PORT=$(PORT) DATA_DIR=$(or $(DATA_DIR),~/.trainyard)"
+
+setup: $(VENV)/.run ## install Trainyard into .venv
+
+demo: $(VENV)/.run ## start everything and train the demo comparison
+	@$(UP) --demo
+
+up: $(VENV)/.run ## start everything
+	@$(UP)
+
+test: $(VENV)/.test ## run the tests (PYTEST_ARGS="-k client")
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev ## lint, format, types, imports, migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	 echo "alembic check on a fresh SQLite" && \
+	 env -u TRAINYARD_DATABASE_URL TRAINYARD_DATA_DIR="$$folder" $(BIN)/python -m app.migrate --check
+
+clean: ## remove .venv, caches and builds; your data stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	 { echo "Trainyard needs Python 3.11 or newer; '$(PYTHON)' is" \
+	   "$$($(PYTHON) --version 2>&1 || echo not there). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	 { echo "Python cannot make a virtual environment; on Debian: apt install python3-venv" >&2; \
+	   rm -rf $(VENV); exit 1; }
+
+# A stamp for each set of packages: when nothing has changed, a second call installs nothing.
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV); the first time fetches PyTorch and takes a few minutes."
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	@$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@$(PIP) -e '.[dev,test]'
+	@touch $@ $(VENV)/.test $(VENV)/.run

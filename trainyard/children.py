@@ -55,6 +55,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o077,
                 pass_fds=() if self.lock is None else (self.lock,),
             )
 

@@ -56,7 +56,7 @@ Token = Annotated[
 Slots = Annotated[
     int | None,
     typer.Option(
-        "--slots", min=1, max=64, envvar="TRAINYARD_SLOTS", show_default="one a GPU; one on a CPU",
+        "--slots", min=1, max=64, envvar="TRAINYARD_SLOTS", show_default="one a GPU; without, two",
         help="Runs that train at the same time.",
     ),
 ]  # fmt: skip

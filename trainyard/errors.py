@@ -20,7 +20,7 @@ class TrainyardError(Exception):
         self.status = status
 
 
-class NotReachable(TrainyardError):  # noqa: N818  read as a sentence
+class NotReachable(TrainyardError):
     """No server answers at the URL, or it stopped answering."""
 
     def __init__(self, url: str, reason: str) -> None:

@@ -46,7 +46,7 @@ class Options:
     demo: bool
 
 
-class Refused(Exception):  # noqa: N818  read as a sentence
+class Refused(Exception):
     """Why nothing was started, or why everything was stopped again, for the person at the terminal."""
 
 
@@ -125,7 +125,9 @@ class Launcher:
             if env.get("TRAINYARD_DATABASE_URL")
             else "SQLite",
             "Queue": "the one in TRAINYARD_BROKER_URL",
-            "Worker": f"{options.slots} slots" if options.slots else "one slot a GPU, or one on the CPU",
+            "Worker": f"{options.slots} slots"
+            if options.slots
+            else "one slot a GPU; without a GPU two on the CPU",
             "Logs": str(self._logs),
         }
         if not env.get("TRAINYARD_BROKER_URL"):

@@ -16,7 +16,7 @@ PREDECESSOR_S = 45.0  # how long what a killed launcher left behind may take to 
 TICK_S = 0.1
 
 
-class Busy(Exception):  # noqa: N818  read as a sentence
+class Busy(Exception):
     """Another `trainyard up` has this data directory."""
 
 

@@ -6,7 +6,7 @@ import errno
 import socket
 
 
-class PortTaken(Exception):  # noqa: N818  read as a sentence
+class PortTaken(Exception):
     """Nobody can listen there; the message says which port and what to do."""
 
 
