@@ -145,7 +145,7 @@ def submit(
         run = client.submit(spec, name=name, experiment=experiment, tags=tag or ())
         address = f"{client.url}{run.url}"
         if as_json and not watch:
-            _print_json([run], client)
+            _print_json(_plain(run, client))
         elif not as_json:
             console.print(Text(f"{run.id}  {address}"), soft_wrap=True)
         if watch:
@@ -179,7 +179,7 @@ def list_runs(
     with _connected(url, token) as client:
         found = list(client.runs(state=state, model=model, experiment=experiment, limit=limit))
         if as_json:
-            _print_json(found, client)
+            _print_json([_plain(run, client) for run in found])
         elif found:
             console.print(_table(found))
         else:
@@ -256,13 +256,18 @@ def _become(module: str, *arguments: str) -> NoReturn:
 def _watch(client: Client, runs: list[str], as_json: bool) -> None:
     ended = follow(client, runs, errors if as_json else console)
     if as_json:
-        _print_json(ended, client)
+        _print_json([_plain(run, client) for run in ended])
     raise typer.Exit(exit_code(ended))
 
 
-def _print_json(runs: list[Run], client: Client) -> None:
-    rows = [run.model_dump(mode="json") | {"url": f"{client.url}{run.url}"} for run in runs]
-    print(json.dumps(rows[0] if len(rows) == 1 else rows, indent=2, allow_nan=False))
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _plain(run: Run, client: Client) -> dict[str, Any]:
+    """The run as JSON can carry it, with the whole address of its page."""
+    row: dict[str, Any] = json.loads(run.model_dump_json())  # by text: NaN becomes its name there
+    return row | {"url": f"{client.url}{run.url}"}
 
 
 def _table(runs: list[Run]) -> Table:

@@ -19,7 +19,7 @@ State = Literal["queued", "running", "paused", "finished", "failed", "canceled"]
 class Summary(BaseModel):
     """One metric of a run in numbers; steps count from 1."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, ser_json_inf_nan="strings")
 
     count: int = 0
     nonfinite: int = 0
@@ -34,7 +34,7 @@ class Summary(BaseModel):
 class Run(BaseModel):
     """A run as it was when the server answered. `progress` is 0 to 1, `eta_s` in seconds."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, ser_json_inf_nan="strings")
 
     id: str
     name: str
@@ -78,7 +78,7 @@ class Run(BaseModel):
 class Series(BaseModel):
     """Points of one metric of one run: real ones, in order, `returned` of `total`."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, ser_json_inf_nan="strings")
 
     run: str
     metric: str

@@ -1,0 +1,236 @@
+"""The command `trainyard` against a real server: output, messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from ml.spec import RunSpec
+from tests.processes import (
+    free_port,
+    migrate,
+    redis_server,
+    run_command,
+    running,
+    trainyard_env,
+    wait_for,
+    web_process,
+    worker_process,
+)
+from trainyard import Client
+
+TRAINYARD = [sys.executable, "-m", "trainyard"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A web process without a worker: what is submitted stays queued."""
+
+    url: str
+    env: dict[str, str]
+
+    def run(self, *arguments: str, text: str | None = None) -> CompletedProcess[str]:
+        return run_command([*TRAINYARD, *arguments], env={"TRAINYARD_URL": self.url}, text=text)
+
+    def json(self, *arguments: str) -> Any:
+        ended = self.run(*arguments, "--json")
+        assert ended.returncode == 0, ended.stderr
+        return json.loads(ended.stdout)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("cli")
+    with redis_server(directory) as redis:
+        env = trainyard_env(directory, broker_url=redis.broker_url)
+        migrate(env)
+        with web_process(env, directory=directory) as web:
+            yield Server(web.url, env)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.url) as client:
+        yield client
+
+
+def test_submit_prints_id_and_address(server: Server, client: Client) -> None:
+    ended = server.run(
+        "submit", "--dataset", "digits", "--lr", "0.2", "--option", "activation=relu", "--name", "n"
+    )
+
+    assert ended.returncode == 0
+    run_id, url = ended.stdout.split()
+    assert url == f"{server.url}/runs/{run_id}"
+    spec = client.get(run_id).spec
+    assert (spec["lr"], spec["model_options"]["activation"]) == (0.2, "relu")
+
+
+def test_flags_go_before_the_file(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "spec.json"
+    file.write_text(
+        json.dumps({"dataset": "digits", "lr": 0.3, "seed": 7, "model_options": {"pooling": "avg"}})
+    )
+
+    run = server.json(
+        "submit", "--file", str(file), "--seed", "8", "--option", "activation=tanh", "--tag", "t"
+    )
+
+    assert (run["spec"]["lr"], run["spec"]["seed"], run["tags"]) == (0.3, 8, ["t"])
+    assert run["spec"]["model_options"] == {"activation": "tanh", "pooling": "avg", "init": "default"}
+
+
+def test_a_spec_comes_from_standard_input(server: Server) -> None:
+    ended = server.run("submit", "--file", "-", "--json", text='{"model": "resnet8", "dataset": "digits"}')
+
+    assert json.loads(ended.stdout)["model"] == "resnet8"
+
+
+def test_every_field_of_the_spec_has_a_flag(server: Server) -> None:
+    told = server.run("submit", "--help").stdout
+
+    for field in set(RunSpec.model_fields) - {"model_options"}:
+        assert f"--{field.replace('_', '-')}" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--lr", "-1"], "--lr: "),
+        (["--lr", "fast"], "--lr"),
+        (["--batch-size", "0"], "--batch-size: "),
+        (["--model", "lenot"], "--model: unknown model 'lenot'"),
+        (["--option", "activation=relo"], "--option activation: "),
+        (["--option", "activation"], "name=value"),
+        (["--file", "/no/such/file"], "--file: cannot read"),
+        (["--train-size", "999999"], "--train-size: "),
+        (["--epoch", "3"], "--epoch"),
+    ],
+)
+def test_a_wrong_flag_is_named_with_exit_code_2(server: Server, arguments: list[str], said: str) -> None:
+    ended = server.run("submit", "--dataset", "digits", *arguments)
+
+    assert ended.returncode == 2
+    assert said in " ".join(ended.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"lr": "fast"}', '{"learning": 1}'])
+def test_a_wrong_file_is_exit_code_2(server: Server, text: str) -> None:
+    ended = server.run("submit", "--file", "-", text=text)
+
+    assert ended.returncode == 2
+    assert "--" in ended.stderr
+
+
+def test_runs_are_listed_and_filtered(server: Server, client: Client) -> None:
+    wanted = [client.submit(dataset="digits", experiment="listed", seed=seed).id for seed in range(3)]
+
+    found = server.json("runs", "--experiment", "listed", "--state", "queued", "--limit", "2")
+    table = server.run("runs", "--experiment", "listed")
+
+    assert [run["id"] for run in found] == wanted[:0:-1]
+    assert all(run_id in table.stdout for run_id in wanted)
+    assert "No runs" in server.run("runs", "--experiment", "nothing here").stdout
+    assert server.json("runs", "--experiment", "nothing here") == []
+    assert [run["id"] for run in server.json("runs", "--experiment", "listed", "--limit", "1")] == wanted[2:]
+    assert server.run("runs", "--state", "asleep").returncode == 2
+
+
+def test_cancel_and_compare(server: Server, client: Client) -> None:
+    first, second = (client.submit(dataset="digits").id for _ in range(2))
+
+    canceled = server.run("cancel", first, second)
+    compared = server.run("compare", first, second)
+
+    assert canceled.returncode == 0
+    assert canceled.stdout.split() == [first, "canceled", second, "canceled"]
+    assert compared.stdout.strip() == f"{server.url}/compare?run={first}&run={second}"
+    assert server.run("cancel", first).returncode == 1  # it has ended
+
+
+def test_numbers_that_json_has_no_word_for_are_strings(server: Server, client: Client) -> None:
+    with client.external("diverged", experiment="diverged") as run:
+        run.log({"train/loss": float("nan")}, step=1)
+
+    [found] = server.json("runs", "--experiment", "diverged")
+    assert found["summary"]["train/loss"]["last"] == "NaN"
+
+
+def test_exit_code_of_watch_says_how_the_runs_ended(server: Server, client: Client) -> None:
+    finished, failed, canceled = (client.external(name) for name in ("good", "bad", "canceled"))
+    for run in (finished, failed):
+        run.log({"train/loss": 0.25}, step=1)
+    finished.finish()
+    failed.finish("failed", "out of memory\nmore")
+    client.cancel(canceled.id)
+
+    assert server.run("watch", finished.id).returncode == 0
+    assert server.run("watch", finished.id, canceled.id).returncode == 3
+    ended = server.run("watch", finished.id, failed.id, canceled.id)
+    assert ended.returncode == 1
+    assert "loss 0.250" in ended.stdout
+    assert "out of memory" in ended.stdout
+    assert server.run("watch", "no-such-run").returncode == 2
+
+
+def test_ctrl_c_ends_watch_with_130_and_the_run_goes_on(
+    server: Server, client: Client, tmp_path: Path
+) -> None:
+    run = client.submit(dataset="digits")
+    command = [*TRAINYARD, "watch", run.id]
+    with running("watch", command, directory=tmp_path, env={"TRAINYARD_URL": server.url}) as process:
+        wait_for(lambda: "queued" in process.output(), "the first line", process=process)
+        assert process.stop(signal.SIGINT) == 130
+
+    assert client.get(run.id).state == "queued"
+
+
+def test_nobody_there_is_exit_code_4() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    ended = run_command([*TRAINYARD, "runs", "--url", url])
+
+    assert ended.returncode == 4
+    assert url in ended.stderr
+    assert "trainyard up" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["up", "web", "worker", "migrate", "submit", "watch", "runs", "cancel", "compare"]
+)
+def test_every_command_has_help(command: str) -> None:
+    ended = run_command([*TRAINYARD, command, "--help"])
+
+    assert ended.returncode == 0
+    assert "Usage" in ended.stdout
+
+
+@pytest.mark.slow
+def test_submit_watch_follows_a_real_training(server: Server, client: Client, tmp_path: Path) -> None:
+    for run in client.runs(state="queued"):
+        client.cancel(run.id)  # what the other tests left would train first
+    spec = [
+        "--dataset",
+        "digits",
+        "--train-size",
+        "128",
+        "--val-size",
+        "64",
+        "--epochs",
+        "2",
+        "--model",
+        "lenet",
+    ]
+    with worker_process(server.env, directory=tmp_path):
+        ended = server.run("submit", *spec, "--watch")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "finished  100%" in ended.stdout
+    assert "val acc" in ended.stdout
