@@ -32,9 +32,9 @@ def x_values(axis: Axis, run: Run, block: Block) -> Floats | None:
         return None
     images = _positive(run.resolved, "train_images")
     if not (images and steps_per_epoch):
-        return block.steps * float(batch_size)
+        return np.asarray(block.steps * batch_size, np.float64)
     whole, rest = np.divmod(block.steps, steps_per_epoch)
-    return whole * float(images) + rest * float(batch_size)
+    return np.asarray(whole * images + rest * batch_size, np.float64)
 
 
 def _positive(source: Run | dict[str, object], name: str) -> int:

@@ -6,7 +6,8 @@
     paused | failed | canceled -> queued   by resume, as a new attempt
 
 `finished` is terminal. Every change is a compare-and-set and a row in the event table. The session comes first; nothing
-here commits. Times come from `db.now`.
+here commits. Times come from `db.now`. What a person asks of a running run is a flag in its row; every transition
+clears the flags, and one out of `running` does what they ask.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, update
+from sqlalchemy import Boolean, ColumnElement, delete, func, insert, or_, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from app import series
@@ -88,24 +90,37 @@ def create_run(s: Session, new: NewRun, *, max_queued: int, max_failures: int = 
 
     Raises: TooMany when the queue is full; Conflict when the key was used for another request.
     """
-    if new.idempotency_key is not None:
-        known = s.exec(select(Run).where(col(Run.idempotency_key) == new.idempotency_key)).first()
-        if known is not None:
-            if known.request_digest != new.digest():
-                raise Conflict(
-                    "this Idempotency-Key was used for a different request; send a new key", "Idempotency-Key"
-                )
-            return known, False
+    known = _known_run(s, new)
+    if known is not None:
+        return known, False
     if new.spec is not None and count_queued(s) >= max_queued:
         raise TooMany(f"{max_queued} runs wait already; cancel some, or try again later")
     at = now(s)
     run = _training(new, at) if new.spec is not None else _external(new, at)
-    s.add(run)
-    s.flush()
+    try:
+        with s.begin_nested():
+            s.add(run)
+    except IntegrityError:
+        known = _known_run(s, new)  # the same request, sent twice at once: the other was first
+        if known is None:
+            raise
+        return known, False
     _record(
         s, run.id, at, None, run.state, "user", "submitted" if new.spec else "started by an outside script", 0
     )
     return run, True
+
+
+def _known_run(s: Session, new: NewRun) -> Run | None:
+    """The run that this idempotency key made before. Raises: Conflict when the request was another."""
+    if new.idempotency_key is None:
+        return None
+    known = s.exec(select(Run).where(col(Run.idempotency_key) == new.idempotency_key)).first()
+    if known is not None and known.request_digest != new.digest():
+        raise Conflict(
+            "this Idempotency-Key was used for a different request; send a new key", "Idempotency-Key"
+        )
+    return known
 
 
 def _training(new: NewRun, at: float) -> Run:
@@ -189,7 +204,6 @@ def claim_run(s: Session, run_id: str, worker: str, lease_s: float) -> Run | Non
             ended_at=None,
             error=None,
             error_tail=None,
-            pause_requested=False,
             **_touched(at),
         )
         .returning(Run)
@@ -226,25 +240,35 @@ def report(
 
     Raises: Fenced when another attempt has taken over or the run has ended; the caller must stop writing.
     """
+    connection = s.connection()
     at = now(s)
-    values: dict[str, Any] = {"lease_until": at + lease_s, **_touched(at)}
-    given: dict[str, Any] = {"step": step, "epoch": epoch, "phase": phase, "step_rate": step_rate}
-    given |= {"checkpoint": checkpoint, "resolved": resolved}
-    values |= {name: value for name, value in given.items() if value is not None}
-    mine = (col(Run.id) == run_id, col(Run.attempt) == attempt, col(Run.state) == RUNNING)
-    flags = (col(Run.cancel_requested), col(Run.pause_requested))
-    row = s.execute(
-        update(Run).where(*mine, col(Run.seq) == seq - 1).values(seq=seq, **values).returning(*flags)
-    ).one_or_none()
-    if row is not None:
-        series.append_chunks(s, run_id, seq, points)
-        return Flags(*row)
-    again = s.execute(
-        update(Run).where(*mine, col(Run.seq) == seq).values(**values).returning(*flags)
-    ).one_or_none()
-    if again is None:
+    given = {
+        "run_id": run_id, "attempt": attempt, "seq": seq, "before": seq - 1, "at": at, "lease_until": at + lease_s,
+        "step": step, "epoch": epoch, "phase": phase, "step_rate": step_rate,
+    }  # fmt: skip
+    flags = connection.execute(_REPORT, given).one_or_none()
+    is_new = flags is not None
+    if flags is None:
+        flags = connection.execute(_REPORT, {**given, "before": seq}).one_or_none()
+    if flags is None:
         raise Fenced(f"attempt {attempt} of run {run_id} was superseded")
-    return Flags(*again)
+    if is_new:
+        series.append_chunks(s, run_id, seq, points)
+    documents = {"checkpoint": checkpoint, "resolved": resolved}
+    changed = {name: document for name, document in documents.items() if document is not None}
+    if changed:
+        s.execute(update(Run).where(col(Run.id) == run_id).values(changed))
+    return Flags(*flags)
+
+
+# As text, and not built anew each time: a trainer runs this several times a second beside the training loop.
+_REPORT = text("""
+UPDATE run SET lease_until = :lease_until, updated_at = :at, revision = revision + 1, seq = :seq,
+  step = coalesce(:step, step), epoch = coalesce(:epoch, epoch), phase = coalesce(:phase, phase),
+  step_rate = coalesce(:step_rate, step_rate)
+WHERE id = :run_id AND attempt = :attempt AND state = 'running' AND seq = :before
+RETURNING cancel_requested, pause_requested
+""").columns(cancel_requested=Boolean, pause_requested=Boolean)
 
 
 def rewind(
@@ -283,26 +307,34 @@ def end_run(
 
     Raises: Fenced when it does not hold it any more.
     """
+    mine = col(Run.attempt) == attempt
     values: dict[str, Any] = {"error_tail": _clip(tail)}
     if to_state == FAILED:
         values["error"] = reason
-    if not _move(s, run_id, RUNNING, to_state, actor, reason, col(Run.attempt) == attempt, **values):
+    if to_state == PAUSED and _move(
+        s, run_id, RUNNING, CANCELED, actor, "canceled", mine, col(Run.cancel_requested).is_(True)
+    ):
+        return  # cancel was asked for after pause
+    if not _move(s, run_id, RUNNING, to_state, actor, reason, mine, **values):
         raise Fenced(f"attempt {attempt} of run {run_id} does not hold it any more")
 
 
 def release_run(s: Session, run_id: str, attempt: int, actor: str, reason: str) -> bool:
-    """running -> queued by a worker that shuts down in good order; not counted as a failure."""
-    return _move(
-        s,
-        run_id,
-        RUNNING,
-        QUEUED,
-        actor,
-        reason,
-        col(Run.attempt) == attempt,
-        queued_at=now(s),
-        published_at=None,
-    )
+    """running -> queued by a worker that shuts down in good order; not counted as a failure.
+
+    Canceled or paused instead where that was asked for. False when the attempt does not hold the run any more.
+    """
+    run = get_run(s, run_id, lock=True)
+    mine = col(Run.attempt) == attempt
+    asked = _asked_for(run)
+    if asked is not None:
+        return _move(s, run_id, RUNNING, asked, actor, asked, mine)
+    return _move(s, run_id, RUNNING, QUEUED, actor, reason, mine, queued_at=now(s), published_at=None)
+
+
+def _asked_for(run: Run) -> str | None:
+    """The state that a person wants a running run to get."""
+    return CANCELED if run.cancel_requested else PAUSED if run.pause_requested else None
 
 
 def give_back(
@@ -314,33 +346,25 @@ def give_back(
     max_failures: int,
     tail: str | None = None,
 ) -> str | None:
-    """After an attempt died: running -> queued, or canceled or failed. The state it got; None when fenced."""
-    mine = (col(Run.attempt) == run.attempt, *guards)
-    if run.cancel_requested:
-        return CANCELED if _move(s, run.id, RUNNING, CANCELED, actor, reason, *mine) else None
+    """After an attempt died: running -> queued, failed, or what was asked for. The state it got; None when fenced.
+
+    `run` was read with a lock in this transaction, so that nothing can be asked of it meanwhile.
+    """
     failures = run.failures + 1
-    if failures >= max_failures:
-        why = f"{reason}; gave up after {failures} failed attempts"
-        moved = _move(
-            s,
-            run.id,
-            RUNNING,
-            FAILED,
-            actor,
-            why,
-            *mine,
-            failures=failures,
-            error=why,
-            error_tail=_clip(tail),
-        )
-        return FAILED if moved else None
     at = now(s)
-    back_off_s = float(5 ** (failures - 1))
-    moved = _move(
-        s, run.id, RUNNING, QUEUED, actor, reason, *mine,
-        failures=failures, queued_at=at, published_at=None, not_before=at + back_off_s, error_tail=_clip(tail),
-    )  # fmt: skip
-    return QUEUED if moved else None
+    values: dict[str, Any] = {"failures": failures, "error_tail": _clip(tail)}
+    asked = _asked_for(run)
+    if asked is not None:
+        state, values = asked, {}
+    elif failures >= max_failures:
+        state = FAILED
+        reason = f"{reason}; gave up after {failures} failed attempts"
+        values["error"] = reason
+    else:
+        state = QUEUED
+        values |= {"queued_at": at, "published_at": None, "not_before": at + float(5 ** (failures - 1))}
+    mine = (col(Run.attempt) == run.attempt, *guards)
+    return state if _move(s, run.id, RUNNING, state, actor, reason, *mine, **values) else None
 
 
 # -- a person's side ------------------------------------------------------------------------------------------------
@@ -351,22 +375,21 @@ def request_cancel(s: Session, run_id: str) -> Run:
 
     Raises: NotFound; Conflict when the run has ended.
     """
-    run = get_run(s, run_id)
+    run = get_run(s, run_id, lock=True)
     if run.kind == "external":
         if not _move(s, run_id, RUNNING, CANCELED, "user", "canceled"):
             raise Conflict(f"the run is {run.state}; only a run that has not ended can be canceled")
         return get_run(s, run_id)
-    for state in (QUEUED, PAUSED):
-        if _move(
-            s, run_id, state, CANCELED, "user", "canceled before it ran" if state == QUEUED else "canceled"
-        ):
-            return get_run(s, run_id)
+    if run.state in (QUEUED, PAUSED):
+        reason = "canceled before it ran" if run.attempt == 0 else "canceled"
+        _move(s, run_id, run.state, CANCELED, "user", reason)
+        return get_run(s, run_id)
     return _ask(s, run_id, "cancel_requested", "cancel asked for", "canceled")
 
 
 def request_pause(s: Session, run_id: str) -> Run:
     """Ask the trainer to write a checkpoint and stop. Raises: NotFound; Conflict when it does not run."""
-    if get_run(s, run_id).kind == "external":
+    if get_run(s, run_id, lock=True).kind == "external":
         raise Conflict("an outside script drives this run; pause it there")
     return _ask(s, run_id, "pause_requested", "pause asked for", "paused")
 
@@ -392,16 +415,15 @@ def resume_run(s: Session, run_id: str) -> Run:
 
     Raises: NotFound; Conflict from any other state.
     """
-    run = get_run(s, run_id)
+    run = get_run(s, run_id, lock=True)
     at = now(s)
-    fresh = {
+    fresh: dict[str, Any] = {
         "queued_at": at, "published_at": None, "not_before": 0.0, "failures": 0, "error": None, "error_tail": None,
-        "cancel_requested": False, "pause_requested": False, "ended_at": None,
+        "ended_at": None,
     }  # fmt: skip
-    if run.kind == "training":
-        for state in (PAUSED, FAILED, CANCELED):
-            if _move(s, run_id, state, QUEUED, "user", "resumed", **fresh):
-                return get_run(s, run_id)
+    if run.kind == "training" and run.state in (PAUSED, FAILED, CANCELED):
+        _move(s, run_id, run.state, QUEUED, "user", "resumed", **fresh)
+        return get_run(s, run_id)
     raise Conflict(f"the run is {run.state}; only a paused, failed or canceled training can be resumed")
 
 
@@ -473,9 +495,10 @@ def delete_run(s: Session, run_id: str) -> None:
         raise Conflict(f"the run is {run.state}; cancel it before you delete it")
 
 
-def get_run(s: Session, run_id: str) -> Run:
-    """The row as it is now. Raises: NotFound."""
-    run = s.exec(select(Run).where(col(Run.id) == run_id).execution_options(populate_existing=True)).first()
+def get_run(s: Session, run_id: str, *, lock: bool = False) -> Run:
+    """The row as it is now; with `lock`, as it stays until the transaction ends. Raises: NotFound."""
+    query = select(Run).where(col(Run.id) == run_id).execution_options(populate_existing=True)
+    run = s.exec(query.with_for_update() if lock else query).first()
     if run is None:
         raise NotFound(f"there is no run {run_id!r}")
     return run
@@ -491,7 +514,8 @@ def list_events(s: Session, run_id: str) -> Sequence[RunEvent]:
 def reap_expired(s: Session, *, max_failures: int) -> list[tuple[str, str]]:
     """Take back runs whose lease has expired: (id, new state) of each."""
     at = now(s)
-    expired = s.exec(select(Run).where(col(Run.state) == RUNNING, col(Run.lease_until) < at)).all()
+    query = select(Run).where(col(Run.state) == RUNNING, col(Run.lease_until) < at)
+    expired = s.exec(query.with_for_update(skip_locked=True)).all()
     taken = []
     for run in expired:
         why = f"worker {run.worker} stopped answering"
@@ -553,7 +577,9 @@ def _move(
 ) -> bool:
     """Compare-and-set of the state, with its event. False when the run was not in `from_state`, or a guard failed."""
     at = now(s)
-    values = {"lease_until": None, "phase": "", "step_rate": None, **values, **_touched(at)}
+    idle: dict[str, Any] = {"lease_until": None, "phase": "", "step_rate": None}
+    idle |= {"cancel_requested": False, "pause_requested": False}
+    values = {**idle, **values, **_touched(at)}
     if to_state in ENDED:
         values["ended_at"] = at
     attempt = s.execute(

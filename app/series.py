@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, insert, text
+from sqlalchemy import bindparam, delete, insert, text
 from sqlmodel import Session, col, select
 from tsdownsample import M4Downsampler
 
@@ -49,6 +49,13 @@ def last_of_each_step(block: Block) -> Block:
 
 # -- write ----------------------------------------------------------------------------------------------------------
 
+# Built once: a trainer appends several times a second beside the training loop.
+_INSERT_CHUNK = insert(MetricChunk)
+
+_LAST_STEPS = text(
+    "SELECT metric, last_step FROM metric_summary WHERE run_id = :run_id AND metric IN :metrics"
+).bindparams(bindparam("metrics", expanding=True))
+
 _UPSERT_SUMMARY = text("""
 INSERT INTO metric_summary (run_id, metric, count, nonfinite, last, last_step, min, min_step, max, max_step)
 VALUES (:run_id, :metric, :count, :nonfinite, :last, :last_step, :min, :min_step, :max, :max_step)
@@ -71,9 +78,7 @@ def append_chunks(s: Session, run_id: str, seq: int, points: Points) -> None:
     """Store one flush: a chunk a metric, and the summaries. Blocks are sorted and of at least one point."""
     if not points:
         return
-    s.execute(
-        insert(MetricChunk), [chunk_row(run_id, metric, seq, block) for metric, block in points.items()]
-    )
+    s.connection().execute(_INSERT_CHUNK, [chunk_row(run_id, m, seq, block) for m, block in points.items()])
     behind = _last_steps(s, run_id, points)
     appended = {m: b for m, b in points.items() if b.steps[0] > behind.get(m, -1)}
     if appended:
@@ -84,12 +89,8 @@ def append_chunks(s: Session, run_id: str, seq: int, points: Points) -> None:
 
 
 def _last_steps(s: Session, run_id: str, metrics: Iterable[str]) -> dict[str, int]:
-    rows = s.exec(
-        select(MetricSummary.metric, MetricSummary.last_step).where(
-            col(MetricSummary.run_id) == run_id, col(MetricSummary.metric).in_(list(metrics))
-        )
-    )
-    return dict(rows.all())
+    rows = s.connection().execute(_LAST_STEPS, {"run_id": run_id, "metrics": list(metrics)})
+    return {metric: last_step for metric, last_step in rows}
 
 
 def chunk_row(run_id: str, metric: str, seq: int, block: Block) -> dict[str, Any]:
