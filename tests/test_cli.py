@@ -156,12 +156,13 @@ def test_cancel_and_compare(server: Server, client: Client) -> None:
     assert server.run("cancel", first).returncode == 1  # it has ended
 
 
-def test_numbers_that_json_has_no_word_for_are_strings(server: Server, client: Client) -> None:
+def test_a_loss_that_is_no_number_is_told(server: Server, client: Client) -> None:
     with client.external("diverged", experiment="diverged") as run:
         run.log({"train/loss": float("nan")}, step=1)
 
     [found] = server.json("runs", "--experiment", "diverged")
-    assert found["summary"]["train/loss"]["last"] == "NaN"
+    assert found["summary"]["train/loss"]["nonfinite"] == 1
+    assert "loss not finite" in server.run("watch", run.id).stdout
 
 
 def test_exit_code_of_watch_says_how_the_runs_ended(server: Server, client: Client) -> None:

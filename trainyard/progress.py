@@ -122,9 +122,10 @@ def numbers(run: Run) -> str:
     """Loss, validation accuracy and what remains, where known; a failure's reason instead."""
     if run.state == "failed":
         return first_line(run.error or "")
-    loss, accuracy = run.last("train/loss"), run.last("val/accuracy")
+    accuracy = run.last("val/accuracy")
+    loss = run.summary.get("train/loss")
     parts = [
-        f"loss {loss:.3f}" if loss is not None else "",
+        f"loss {'not finite' if loss.last is None else f'{loss.last:.3f}'}" if loss is not None else "",
         f"val acc {100 * accuracy:.1f}%" if accuracy is not None else "",
         f"ETA {duration(run.eta_s)}" if run.eta_s is not None and run.state == "running" else "",
         run.phase if run.state == "running" and loss is None else "",
