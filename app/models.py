@@ -63,7 +63,7 @@ class Run(SQLModel, table=True):
     revision: int = 0  # grows with every change of the row: what the hub compares
 
     seq: int = 0  # the last flush; the live cursor
-    step: int = 0
+    step: int = Field(default=0, sa_type=BigInteger)  # an outside script's may be large
     total_steps: int = 0
     epoch: int = 0
     steps_per_epoch: int = 0

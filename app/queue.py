@@ -18,7 +18,7 @@ TASK = "trainyard.train_run"
 QUEUE = "runs"
 
 
-def make_celery(broker_url: str) -> Celery:
+def make_celery(broker_url: str, **transport: float) -> Celery:
     """JSON only, early acknowledgement, no result backend: the lease in the database guarantees the rest."""
     celery = Celery("trainyard", broker=broker_url, set_as_current=False)
     celery.conf.update(
@@ -38,6 +38,7 @@ def make_celery(broker_url: str) -> Celery:
             "socket_timeout": 10,
             "socket_keepalive": not broker_url.startswith("redis+socket"),
             "health_check_interval": 10,
+            **transport,
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -51,13 +52,15 @@ def make_celery(broker_url: str) -> Celery:
     return celery
 
 
-celery = make_celery(get_settings().broker_url)
+celery = make_celery(get_settings().broker_url)  # the worker's
+# A request waits for this one, so it gives up soon: at once where nothing listens, after two seconds where it hangs.
+publisher = make_celery(get_settings().broker_url, socket_timeout=2, max_retries=0)
 
 
 def publish(run_id: str) -> bool:
     """Tell the workers about a queued run. False when the broker does not answer: the reaper will send it later."""
     try:
-        celery.send_task(TASK, args=[run_id], queue=QUEUE, retry=False)
+        publisher.send_task(TASK, args=[run_id], queue=QUEUE, retry=False)
     except (OperationalError, KombuError, OSError) as error:
         log.warning(
             "broker not reachable, run %s stays queued in the database: %s", run_id, type(error).__name__
@@ -69,7 +72,7 @@ def publish(run_id: str) -> bool:
 def ping() -> str | None:
     """None when the broker answers; otherwise why not, without its URL."""
     try:
-        with celery.connection_for_write() as connection:
+        with publisher.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
             connection.default_channel.client.ping()
     except Exception as error:  # noqa: BLE001  # redis and kombu raise unrelated families; all mean the same here

@@ -46,22 +46,27 @@ class Reaper:
                 log.exception("reaper: tick failed")
 
     def tick(self) -> None:
-        """Give slept-through leases one more term; otherwise reap, then publish what was forgotten."""
-        last, self._last_tick = self._last_tick, time.time()
-        slept = self._last_tick - last > self._settings.lease_s / 2
+        """Give slept-through leases one more term; otherwise reap, then publish what was forgotten.
+
+        A tick that fails counts as slept: while the database was away, no worker could renew its lease.
+        """
+        slept_s = time.time() - self._last_tick
         with self._db.read() as s:
             due = runs.has_expired(s) or runs.has_unpublished(s, after_s=REPUBLISH_S)
-        if slept:
+        if slept_s > self._settings.lease_s / 2:
             with self._db.begin() as s:
                 runs.extend_leases(s, self._settings.lease_s)
-            log.warning("reaper: was asleep for %.0f s; leases extended once", self._last_tick - last)
+            self._last_tick = time.time()
+            log.warning("reaper: was asleep for %.0f s; leases extended once", slept_s)
             return
-        if not due:
-            return
-        with self._db.begin() as s:
-            for run_id, state in runs.reap_expired(s, max_failures=self._settings.max_failures):
-                log.warning("reaper: run %s lost its worker, now %s", run_id, state)
-            forgotten = runs.take_unpublished(s, after_s=REPUBLISH_S)
-        unsent = [run_id for run_id in forgotten if not queue.publish(run_id)]
-        if unsent:
-            log.warning("reaper: %d runs wait for the broker", len(unsent))
+        forgotten: list[str] = []
+        if due:
+            with self._db.begin() as s:
+                for run_id, state in runs.reap_expired(s, max_failures=self._settings.max_failures):
+                    log.warning("reaper: run %s lost its worker, now %s", run_id, state)
+                forgotten = runs.take_unpublished(s, after_s=REPUBLISH_S)
+        for run_id in forgotten:
+            if not queue.publish(run_id):
+                log.warning("reaper: up to %d runs wait for the broker", len(forgotten))
+                break
+        self._last_tick = time.time()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 from app import listing, queue, runs
@@ -9,9 +10,7 @@ from app.db import Database
 from app.settings import Settings
 
 
-def create(
-    db: Database, settings: Settings, wanted: list[runs.NewRun]
-) -> tuple[list[dict[str, Any]], bool]:
+def create(db: Database, settings: Settings, wanted: list[runs.NewRun]) -> tuple[list[dict[str, Any]], bool]:
     """Store all of these runs or none, then tell the workers. Their briefs, and whether they are new."""
     with db.begin() as s:
         made = [
@@ -25,7 +24,7 @@ def create(
 
 def publish(db: Database, run_ids: list[str]) -> None:
     """Send the messages of queued runs; the reaper sends what a silent broker did not take."""
-    sent = [run_id for run_id in run_ids if queue.publish(run_id)]
+    sent = list(takewhile(queue.publish, run_ids))  # the first that fails says enough of the broker
     if sent:
         with db.begin() as s:
             runs.mark_published(s, sent)

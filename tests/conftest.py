@@ -6,7 +6,7 @@ With TRAINYARD_REQUIRE_ALL=1, as in CI, a test that would skip fails instead.
 from __future__ import annotations
 
 import os
-import secrets
+import shutil
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,15 +38,30 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgres: Postgres) -> str:
+    """The name of a migrated Postgres database, to copy."""
+    migrate(database_url(postgres.create_database("migrated")))
+    return "migrated"
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def db_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a fresh, migrated database; a test that takes it runs on both."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'test.db'}"
-    else:
-        url = request.getfixturevalue("postgres").create_database(f"test_{secrets.token_hex(6)}")
-    migrate(database_url(url))
-    return database_url(url)
+        path: Path = request.getfixturevalue("migrated_file")
+        return f"sqlite:///{shutil.copy(path, tmp_path / 'test.db')}"
+    postgres: Postgres = request.getfixturevalue("postgres")
+    template: str = request.getfixturevalue("migrated_database")
+    return database_url(postgres.create_database(template=template))
 
 
 @pytest.fixture

@@ -95,11 +95,12 @@ class Postgres:
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{database}"
 
-    def create_database(self, name: str | None = None) -> str:
-        """The URL of a new, empty database."""
+    def create_database(self, name: str | None = None, *, template: str = "template1") -> str:
+        """The URL of a new database: empty, or a copy of `template`."""
         name = name or f"test_{secrets.token_hex(6)}"
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
         return self.url(name)
 
 

@@ -78,8 +78,14 @@ class Supervisor:
         while True:
             try:
                 with self.db.begin() as s:
-                    current = runs.get_run(s, run.id)
+                    current = runs.get_run(s, run.id, lock=True)
                     if current.attempt != run.attempt or current.state != RUNNING:
+                        return
+                    if (
+                        self.stopping.is_set()
+                    ):  # we ended it before it could let go itself: no fault of the run
+                        why = f"the worker shuts down; {describe_exit(code)}"
+                        runs.release_run(s, run.id, run.attempt, self.name, why)
                         return
                     state = runs.give_back(
                         s, current, self.name, describe_exit(code),
