@@ -42,9 +42,9 @@ clean: ## remove .venv, caches and builds; your data stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	 { echo "Trainyard needs Python 3.11 or newer; '$(PYTHON)' is" \
-	   "$$($(PYTHON) --version 2>&1 || echo not there). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	   "$$($(PYTHON) --version 2>/dev/null || echo not there). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 	 { echo "Python cannot make a virtual environment; on Debian: apt install python3-venv" >&2; \
 	   rm -rf $(VENV); exit 1; }

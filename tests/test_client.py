@@ -119,6 +119,17 @@ def test_wait_gives_up_in_time(client: Client) -> None:
         client.wait(run.id, timeout=0.3)
 
 
+def test_events_end_when_asked_to(client: Client) -> None:
+    run = client.submit(dataset="digits")
+    stop = threading.Event()
+    seen = []
+    for event in client.events(run.id, timeout=30, stop=stop):
+        seen.append(event.kind)
+        stop.set()
+
+    assert seen == ["run"]
+
+
 def test_nobody_there() -> None:
     with Client(f"http://127.0.0.1:{free_port()}", retry_s=0.2) as client:
         with pytest.raises(NotReachable, match="trainyard up"):

@@ -166,8 +166,16 @@ class Client:
 
     # -- following -------------------------------------------------------------------------------------------
 
-    def events(self, runs: str | Iterable[str], *, timeout: float | None = None) -> Iterator[Event]:
+    def events(
+        self,
+        runs: str | Iterable[str],
+        *,
+        timeout: float | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[Event]:
         """What happens to these runs, live and without end: stop iterating when you have seen enough.
+
+        `stop`, set by another thread, ends it at the next event or when the stream breaks.
 
         A lost stream is taken up where it ended: no point is missing and none comes twice.
 
@@ -177,7 +185,8 @@ class Client:
         deadline = time.monotonic() + timeout if timeout is not None else float("inf")
         last_id = ""
         pauses = back_off()
-        while True:
+        stop = stop or threading.Event()
+        while not stop.is_set():
             try:
                 for message in self._messages(params, last_id, deadline):
                     pauses = back_off()
@@ -185,6 +194,8 @@ class Client:
                     event = _event(message)
                     if event is not None:
                         yield event
+                    if stop.is_set():
+                        return
             except TrainyardError as error:
                 if error.status not in BUSY:
                     raise
@@ -192,7 +203,7 @@ class Client:
                 if not last_id and isinstance(error, httpx.ConnectError):
                     raise NotReachable(self.url, str(error)) from error
             _check(deadline)
-            threading.Event().wait(min(next(pauses), max(0.0, deadline - time.monotonic())))
+            stop.wait(min(next(pauses), max(0.0, deadline - time.monotonic())))
 
     def _messages(self, params: Params, last_id: str, deadline: float) -> Iterator[Message]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})

@@ -30,6 +30,7 @@ from trainyard.ports import PortTaken, claim_port, url_of
 TICK_S = 0.1
 READY_S = 90.0
 MIGRATE_S = 600.0
+DEMO_S = 5.0
 STOP_S = {"worker": 35.0, "web": 10.0, "redis": 5.0}  # in this order; trainers write a checkpoint first
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -72,6 +73,7 @@ class Launcher:
         self._hurry = False
         self._children: list[Child] = []
         self._lock: int | None = None
+        self._show: threading.Thread | None = None
         self.url = ""
 
     def serve(self) -> None:
@@ -96,12 +98,14 @@ class Launcher:
         if not self._stop.is_set():
             show_banner(self._console, self.url, facts)
             if options.demo:
-                show = threading.Thread(
-                    target=demo.run_demo, args=(self.url, self._console, self._stop), daemon=True
-                )
-                show.start()
+                self._show_demo()
             while not self._stop.wait(TICK_S):
                 self._look_after()
+
+    def _show_demo(self) -> None:
+        args = (self.url, self._console, self._stop)
+        self._show = threading.Thread(target=demo.run_demo, args=args, daemon=True)
+        self._show.start()
 
     def _prepare(self, port: int) -> tuple[dict[str, str], dict[str, str]]:
         """The children's environment, with Redis among them if it is ours; and the facts for the banner."""
@@ -240,4 +244,6 @@ class Launcher:
                 while child.running and not self._hurry and time.monotonic() < deadline:
                     child.wait(TICK_S)
             child.kill()
+        if self._show is not None:
+            self._show.join(DEMO_S)  # it gives the terminal its cursor back
         say(self._console, "Stopped.")

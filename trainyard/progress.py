@@ -36,9 +36,7 @@ def follow(
     """
     seen: dict[str, Run | None] = dict.fromkeys(runs)
     with Bars(console) if console.is_terminal else Lines(console) as display:
-        for event in client.events(list(seen)):
-            if stop is not None and stop.is_set():
-                break
+        for event in client.events(list(seen), stop=stop):
             if event.kind == "gone":
                 raise TrainyardError("not_found", f"run {event.run_id} was deleted", None, 404)
             if event.run is None:
