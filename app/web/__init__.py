@@ -1,20 +1,18 @@
-"""HTML routes: one frozen dataclass a template."""
+"""HTML routes: one frozen dataclass per template."""
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
-from starlette.responses import HTMLResponse, Response
+from fastapi import FastAPI
+
+from app.web import compare, login, new, run, runs, system
+from app.web.errors import error_page, wants_page
+from app.web.render import make_environment
+
+__all__ = ["error_page", "install", "wants_page"]
 
 
 def install(app: FastAPI) -> None:
     """Add the pages to the application."""
-
-
-def wants_page(request: Request) -> bool:
-    return not request.url.path.startswith(
-        ("/api/", "/healthz", "/readyz")
-    ) and "text/html" in request.headers.get("accept", "")
-
-
-def error_page(request: Request, status: int, message: str) -> Response:
-    return HTMLResponse(message, status)
+    app.state.templates = make_environment(app)
+    for module in (runs, new, run, compare, system, login):
+        app.include_router(module.router, include_in_schema=False)

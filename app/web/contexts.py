@@ -1,0 +1,194 @@
+"""One frozen dataclass a template: exactly the variables that it uses (tests/test_pages.py compares them)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from app.web.forms import Choice, FieldGroup, OptionGroup
+from app.web.presets import PresetForm
+from app.web.render import Page
+from app.web.rows import RunRow
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of a table: what, and how much. `url` leads further, where there is more."""
+
+    title: str
+    value: str
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class RunsPage(Page):
+    template: ClassVar[str] = "runs.html"
+    section: ClassVar[str] = "runs"
+    rows: list[RunRow]
+    text: str
+    states: list[Choice]
+    models: list[Choice]
+    experiments: list[Choice]
+    filtered: bool
+    summary: str
+    next_cursor_url: str | None
+    first_url: str | None
+    presets: list[PresetForm]
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NewPage(Page):
+    template: ClassVar[str] = "new.html"
+    section: ClassVar[str] = "new"
+    groups: list[FieldGroup]
+    options: list[OptionGroup]
+    about: FieldGroup
+    errors: int
+    message: str
+    summary: str
+    key: str
+    presets: list[PresetForm]
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One event of a run's life, in plain words."""
+
+    at: str
+    ago: str
+    state: str
+    state_title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class RunPage(Page):
+    template: ClassVar[str] = "run.html"
+    section: ClassVar[str] = "runs"
+    run: RunRow
+    actions: list[str]
+    again_url: str | None
+    spec: list[Fact]
+    resolved: list[Fact]
+    moments: list[Moment]
+    error: str | None
+    error_tail: str
+    facts: list[Fact]
+    x: str
+    smooth: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field in which the runs differ: its title and a value a run."""
+
+    title: str
+    values: list[str]
+
+
+@dataclass(frozen=True)
+class ComparePage(Page):
+    template: ClassVar[str] = "compare.html"
+    section: ClassVar[str] = "runs"
+    rows: list[RunRow]
+    names: list[str]
+    missing: list[str]
+    picker: list[RunRow]
+    differences: list[Difference]
+    verdict: str
+    verdict_kind: str
+    x: str
+    smooth: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    name: str
+    host: str
+    slots: str
+    devices: str
+    running: list[RunRow]
+    seen: str
+    since: str
+
+
+@dataclass(frozen=True)
+class WaitingRow:
+    position: int
+    run: RunRow
+    waiting: str
+
+
+@dataclass(frozen=True)
+class WorkersPage(Page):
+    template: ClassVar[str] = "workers.html"
+    section: ClassVar[str] = "workers"
+    workers: list[WorkerRow]
+    waiting: list[WaitingRow]
+    summary: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OptionRow:
+    title: str
+    name: str
+    help: str
+    values: str
+    default: str
+
+
+@dataclass(frozen=True)
+class ModelPage(Page):
+    template: ClassVar[str] = "model.html"
+    section: ClassVar[str] = "new"
+    name: str
+    title: str
+    text: str
+    paper: str
+    parameters: str
+    options: list[OptionRow]
+    recipe: list[Fact]
+    new_url: str
+    others: list[Choice]
+    rows: list[RunRow]
+
+
+@dataclass(frozen=True)
+class DocsPage(Page):
+    template: ClassVar[str] = "docs.html"
+    section: ClassVar[str] = "docs"
+    openapi_url: str
+
+
+@dataclass(frozen=True)
+class LoginPage(Page):
+    template: ClassVar[str] = "login.html"
+    next_path: str
+    error: str
+
+
+@dataclass(frozen=True)
+class ErrorPage(Page):
+    template: ClassVar[str] = "error.html"
+    status: int
+    title: str
+    message: str
+    advice: str
+
+
+PAGES: tuple[type[Page], ...] = (
+    RunsPage,
+    NewPage,
+    RunPage,
+    ComparePage,
+    WorkersPage,
+    ModelPage,
+    DocsPage,
+    LoginPage,
+    ErrorPage,
+)

@@ -1,0 +1,327 @@
+"""The form of a new run, made from the schema of `RunSpec` and the catalog.
+
+What a person typed stays text until `RunSpec` itself has judged it, so that a wrong value can be shown again as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from app.validation import spec_errors
+from app.web.i18n import _
+from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Dataset
+from ml.spec import RunSpec
+
+GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Model", ("model",)),
+    ("Data", ("dataset", "train_size", "val_size", "input_scaling")),
+    ("Optimisation", ("epochs", "batch_size", "lr", "schedule", "optimizer", "momentum", "weight_decay")),
+    ("More", ("seed", "device", "precision")),
+)
+WORDS = {
+    "standardize": "Standardise",
+    "unit": "0 to 1",
+    "raw": "Raw 0 to 255",
+    "auto": "Automatic",
+    "fp32": "FP32",
+}
+WORDS |= {"bf16": "BF16", "cpu": "CPU", "cuda": "GPU (CUDA)", "true": "On", "false": "Off", "relu": "ReLU"}
+ENTRIES = {"name": "", "experiment": "", "tags": "", "seeds": "1"}
+MAX_SEEDS = 20
+
+
+@dataclass(frozen=True)
+class Choice:
+    value: str
+    title: str
+    selected: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One input: `kind` is select, number or text; bounds are texts for the attributes, None for no bound."""
+
+    name: str
+    title: str
+    help: str
+    kind: str
+    value: str
+    error: str = ""
+    choices: tuple[Choice, ...] = ()
+    minimum: str | None = None
+    maximum: str | None = None
+    step: str = "any"
+    placeholder: str = ""
+    autofocus: bool = False
+
+    @property
+    def id(self) -> str:
+        return "field-" + self.name.replace(".", "-")
+
+
+@dataclass(frozen=True)
+class FieldGroup:
+    title: str
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True)
+class OptionGroup:
+    """The options of one model; of several only the chosen model's count."""
+
+    model: str
+    title: str
+    summary: str
+    chosen: bool
+    fields: tuple[Field, ...]
+
+
+@dataclass
+class Typed:
+    """Texts by field: spec fields, `options.<model>.<option>`, and name, experiment, tags and seeds."""
+
+    texts: dict[str, str]
+    errors: dict[str, str] = field(default_factory=dict)
+    message: str = ""
+
+    @property
+    def model(self) -> str:
+        return self.texts["model"]
+
+
+def as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def defaults(model: str) -> dict[str, str]:
+    """A fresh form: the spec's defaults, and on top of them what learns well with this model."""
+    texts = {
+        name: as_text(info.default) for name, info in RunSpec.model_fields.items() if name != "model_options"
+    }
+    for known in MODELS.values():
+        for name, info in known.options.model_fields.items():
+            texts[f"options.{known.name}.{name}"] = as_text(info.default)
+        for name, value in known.recipe.get("model_options", {}).items():
+            texts[f"options.{known.name}.{name}"] = as_text(value)
+    if model in MODELS:
+        texts |= {
+            name: as_text(value) for name, value in MODELS[model].recipe.items() if name != "model_options"
+        }
+    return texts | ENTRIES | {"model": model}
+
+
+def from_query(query: Mapping[str, str]) -> Typed:
+    """The form as `/new?model=lenet&lr=0.01&model_options.activation=relu` asks for it, with what is wrong in it."""
+    model = query.get("model", "lenet")
+    typed = Typed(defaults(model))
+    for name, value in query.items():
+        place = (
+            f"options.{model}.{name.removeprefix('model_options.')}"
+            if name.startswith("model_options.")
+            else name
+        )
+        if place in typed.texts:
+            typed.texts[place] = value[:500]
+        else:
+            typed.message = _("There is no field {name!r}; it was left out.").format(name=name[:100])
+    if query:
+        read_spec(typed)
+    return typed
+
+
+def from_post(posted: Mapping[str, str]) -> Typed:
+    typed = Typed(defaults(posted.get("model", "lenet")))
+    typed.texts |= {name: value for name, value in posted.items() if name in typed.texts}
+    return typed
+
+
+def read_spec(typed: Typed) -> RunSpec | None:
+    """The spec that was typed; None, with the errors filled in, when it does not hold."""
+    schema = RunSpec.model_json_schema()["properties"]
+    given = {
+        name: _parse(typed.texts[name], part) for name, part in schema.items() if name != "model_options"
+    }
+    if typed.model in MODELS:
+        parts = MODELS[typed.model].options.model_json_schema()["properties"]
+        given["model_options"] = {
+            name: _parse(typed.texts[f"options.{typed.model}.{name}"], part) for name, part in parts.items()
+        }
+    missing = [name for name, value in given.items() if value is None and "anyOf" not in schema[name]]
+    typed.errors |= {name: _("is required") for name in missing}
+    try:
+        return RunSpec.model_validate(given)
+    except ValidationError as error:
+        for name, message in spec_errors(error, given).items():
+            place = name.replace("model_options.", f"options.{typed.model}.")
+            typed.errors.setdefault(place, _(message))
+    return None
+
+
+def _parse(text: str, schema: Mapping[str, Any]) -> Any:
+    """The value that the text stands for; the text itself when it does not fit, for the spec to refuse."""
+    text = text.strip()
+    kinds = {part.get("type") for part in schema.get("anyOf", [schema])}
+    if not text:
+        return None
+    try:
+        if "integer" in kinds:
+            return int(text)
+        if "number" in kinds:
+            return float(text)
+    except ValueError:
+        return text
+    if "boolean" in kinds:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    return text
+
+
+def read_seeds(typed: Typed) -> int:
+    text = typed.texts["seeds"].strip() or "1"
+    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_SEEDS:
+        return int(text)
+    typed.errors["seeds"] = _("must be a whole number from 1 to {n}").format(n=MAX_SEEDS)
+    return 1
+
+
+def read_tags(typed: Typed) -> list[str]:
+    tags = list(dict.fromkeys(tag.strip() for tag in typed.texts["tags"].split(",") if tag.strip()))
+    if len(tags) > 32 or any(len(tag) > 100 for tag in tags):
+        typed.errors["tags"] = _("at most 32 tags of at most 100 characters")
+    return tags
+
+
+def read_label(typed: Typed, name: str) -> str | None:
+    text = typed.texts[name].strip()
+    if len(text) > 200:
+        typed.errors[name] = _("must have at most 200 characters")
+    return text or None
+
+
+# -- what the template shows ----------------------------------------------------------------------------------------
+
+
+def groups(typed: Typed, datasets_dir: Path) -> list[FieldGroup]:
+    schema = RunSpec.model_json_schema()["properties"]
+    first = next(iter(typed.errors), None)
+    made = []
+    for title, names in GROUPS:
+        fields = tuple(_field(name, schema[name], typed, first, datasets_dir) for name in names)
+        made.append(FieldGroup(_(title), fields))
+    return made
+
+
+def option_groups(typed: Typed) -> list[OptionGroup]:
+    first = next(iter(typed.errors), None)
+    return [
+        OptionGroup(
+            m.name, _(m.title), _(m.summary), m.name == typed.model, _options(m.name, m.options, typed, first)
+        )
+        for m in MODELS.values()
+    ]
+
+
+def _options(model: str, options: type[BaseModel], typed: Typed, first: str | None) -> tuple[Field, ...]:
+    parts = options.model_json_schema()["properties"]
+    return tuple(_field(f"options.{model}.{name}", part, typed, first, None) for name, part in parts.items())
+
+
+def about(typed: Typed) -> FieldGroup:
+    first = next(iter(typed.errors), None)
+
+    def entry(name: str, title: str, text: str, placeholder: str = "") -> Field:
+        value, error = typed.texts[name], typed.errors.get(name, "")
+        return Field(
+            name, title, text, "text", value, error, placeholder=placeholder, autofocus=name == first
+        )
+
+    seeds = Field(
+        "seeds", _("Repeat with seeds"), _("Starts this many runs: this seed and the next ones."), "number",
+        typed.texts["seeds"], typed.errors.get("seeds", ""), (), "1", str(MAX_SEEDS), "1", autofocus=first == "seeds",
+    )  # fmt: skip
+    return FieldGroup(
+        _("This run"),
+        (
+            entry("name", _("Name"), _("Empty: named after its settings.")),
+            entry("experiment", _("Experiment"), _("Runs that belong together, compared on one page.")),
+            entry("tags", _("Tags"), _("Separated by commas.")),
+            seeds,
+        ),
+    )
+
+
+def _field(
+    name: str, schema: Mapping[str, Any], typed: Typed, first: str | None, datasets: Path | None
+) -> Field:
+    part = {**schema, **next((p for p in schema.get("anyOf", []) if p.get("type") != "null"), {})}
+    value, error = typed.texts[name], typed.errors.get(name, "")
+    title, text = _(str(schema.get("title", name))), _(str(schema.get("description", "")))
+    if "enum" in part or part.get("type") == "boolean":
+        values = [as_text(v) for v in part.get("enum", [True, False])]
+        choices = tuple(_choice(name, v, value, datasets) for v in values)
+        if value not in values:  # what was asked for stays visible beside its error
+            choices = (Choice(value, value, True), *choices)
+        return Field(name, title, text, "select", value, error, choices, autofocus=name == first)
+    low, high = (
+        part.get("minimum", part.get("exclusiveMinimum")),
+        part.get("maximum", part.get("exclusiveMaximum")),
+    )
+    whole = part.get("type") == "integer"
+    placeholder = _("all") if "anyOf" in schema else ""
+    kind = "number" if part.get("type") in ("integer", "number") and _is_number(value) else "text"
+    return Field(
+        name, title, text, kind, value, error, (), _bound(low), _bound(high), "1" if whole else "any",
+        placeholder, name == first,
+    )  # fmt: skip
+
+
+def _bound(value: float | None) -> str | None:
+    return None if value is None else f"{value:.10g}"
+
+
+def _is_number(text: str) -> bool:
+    """A number field shows nothing at all for other text, and what was typed must stay."""
+    try:
+        return not text.strip() or abs(float(text)) < float("inf")
+    except ValueError:
+        return False
+
+
+def _choice(name: str, value: str, selected: str, datasets: Path | None) -> Choice:
+    if name == "dataset" and datasets is not None:
+        data = DATASETS[value]
+        return Choice(value, _(data.title), value == selected, availability(data, datasets))
+    tables: dict[str, Mapping[str, Any]] = {"model": MODELS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+    title = tables[name][value].title if name in tables else WORDS.get(value, value.capitalize())
+    return Choice(value, _(title), value == selected)
+
+
+def availability(data: Dataset, datasets_dir: Path) -> str:
+    if not data.files:
+        return _("bundled, needs no network")
+    if data.on_disk(datasets_dir):
+        return _("on disk")
+    return _("will be downloaded once, {mb} MB").format(mb=data.download_mb)
+
+
+def summary(spec: RunSpec) -> str:
+    """One line: what will run."""
+    return _(
+        "{model} on {data}: {epochs} × {per_epoch} steps of {batch} images, {steps} steps in all."
+    ).format(
+        model=MODELS[spec.model].title,
+        data=DATASETS[spec.dataset].title,
+        epochs=f"{spec.epochs:,}",
+        per_epoch=f"{spec.steps_per_epoch:,}",
+        batch=f"{spec.batch_size:,}",
+        steps=f"{spec.total_steps:,}",
+    )

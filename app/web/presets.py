@@ -1,0 +1,132 @@
+"""Presets as the pages offer them: what will start, what may be changed, how long it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.errors import Invalid
+from app.validation import spec_errors
+from app.web import formats
+from app.web.forms import Choice, Field, availability
+from app.web.i18n import _
+from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
+from ml.presets import PRESETS, Preset
+from ml.spec import RunSpec
+
+DEMO_DATASETS = ("mnist", "digits")
+TITLES = {"demo": "The demo comparison", "homework": "The homework, to the letter"}
+TIMES = {
+    "demo": "About a minute and a half on two CPU cores.",
+    "homework": "Nearly an hour on two CPU cores; lower the epochs or the images for a first look. With sigmoid and "
+    "plain SGD, LeNet stays at chance for epochs: that is the lesson.",
+}
+
+
+@dataclass(frozen=True)
+class PresetRun:
+    name: str
+    parameters: str
+    options: str
+
+
+@dataclass(frozen=True)
+class PresetForm:
+    name: str
+    title: str
+    time: str
+    shared: str
+    runs: tuple[PresetRun, ...]
+    fields: tuple[Field, ...]
+
+
+def make(name: str, typed: Mapping[str, str], datasets_dir: Path) -> Preset:
+    """The preset with the epochs, images and dataset that were typed. Raises: Invalid, naming the field."""
+    changes: dict[str, Any] = {}
+    for field in ("epochs", "train_size"):
+        text = typed.get(field, "").strip()
+        if text:
+            if not (text.isascii() and text.isdigit()):
+                raise Invalid(_("must be a whole number"), field)
+            changes[field] = int(text[:12])
+    if name == "demo":
+        changes["dataset"] = typed.get("dataset") or "mnist"
+        if changes["dataset"] not in DEMO_DATASETS:
+            raise Invalid(_("choose one of {names}").format(names=", ".join(DEMO_DATASETS)), "dataset")
+    preset = PRESETS[name](**changes)
+    for fields in preset.specs:
+        try:
+            RunSpec.model_validate(fields)
+        except ValidationError as error:
+            field, message = next(iter(spec_errors(error, fields).items()))
+            raise Invalid(_(message), field) from error
+    return preset
+
+
+def forms(
+    datasets_dir: Path, failed: str = "", typed: Mapping[str, str] = {}, error: Invalid | None = None
+) -> list[PresetForm]:
+    """A form a preset; the one that `failed` keeps what was typed, with its error."""
+    return [
+        _form(name, typed if name == failed else {}, error if name == failed else None, datasets_dir)
+        for name in PRESETS
+    ]
+
+
+def _form(name: str, typed: Mapping[str, str], error: Invalid | None, datasets_dir: Path) -> PresetForm:
+    preset = PRESETS[name]()
+    spec = preset.specs[0]
+    fields = []
+    if name == "demo":
+        chosen = typed.get("dataset", "mnist")
+        choices = tuple(
+            Choice(d, _(DATASETS[d].title), d == chosen, availability(DATASETS[d], datasets_dir))
+            for d in DEMO_DATASETS
+        )
+        fields.append(
+            Field(f"{name}.dataset", _("Dataset"), "", "select", chosen, _error(error, "dataset"), choices)
+        )
+    images = DATASETS[spec["dataset"]].train_size if spec["train_size"] is None else spec["train_size"]
+    for field, title, value, top in (
+        ("epochs", _("Epochs"), spec["epochs"], "10000"),
+        ("train_size", _("Training images"), images, "60000"),
+    ):
+        # The demo's sizes fit their dataset: left empty, they are the preset's own.
+        shown = typed.get(field, "" if name == "demo" else str(value))
+        hint = _("default") if name == "demo" else ""
+        fields.append(
+            Field(
+                f"{name}.{field}", title, "", "number", shown, _error(error, field), (), "1", top, "1", hint
+            )
+        )
+    runs = tuple(
+        PresetRun(
+            run.name,
+            f"{MODELS[run.spec['model']].parameters:,}",
+            formats.setting(RunSpec.model_validate(run.spec).model_options),
+        )
+        for run in preset.runs
+    )
+    return PresetForm(
+        name, _(TITLES.get(name, preset.title)), _(TIMES.get(name, "")), _shared(spec), runs, tuple(fields)
+    )
+
+
+def _error(error: Invalid | None, field: str) -> str:
+    return error.message if error is not None and error.field == field else ""
+
+
+def _shared(spec: Mapping[str, Any]) -> str:
+    return _(
+        "all with batch size {bs}, learning rate {lr}, {optimizer}, {schedule} schedule, seed {seed}"
+    ).format(
+        bs=spec["batch_size"],
+        lr=formats.setting(spec["lr"]),
+        optimizer=OPTIMIZERS[spec["optimizer"]].title,
+        schedule=SCHEDULES[spec["schedule"]].title.lower(),
+        seed=spec["seed"],
+    )

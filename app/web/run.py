@@ -1,0 +1,158 @@
+"""The page of one run, and its buttons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request
+from sqlmodel import Session
+from starlette.responses import RedirectResponse, Response
+
+from app import listing, runs, series, submit
+from app.axes import Axis
+from app.db import now
+from app.models import CANCELED, FAILED, FINISHED, PAUSED, QUEUED, RUNNING, Run, RunEvent
+from app.web import formats, forms
+from app.web.contexts import Fact, Moment, RunPage
+from app.web.deps import AppSettings, Db
+from app.web.i18n import _
+from app.web.render import local_url, render
+from app.web.rows import chart_facts, field_title, make_rows, state_title
+from ml.spec import RunSpec
+
+router = APIRouter()
+
+Smooth = Annotated[float, Query(ge=0, le=0.999)]
+ACTIONS = {
+    QUEUED: ["cancel"],
+    RUNNING: ["pause", "cancel"],
+    PAUSED: ["resume", "cancel", "delete"],
+    FINISHED: ["delete"],
+    FAILED: ["resume", "delete"],
+    CANCELED: ["resume", "delete"],
+}
+
+
+@router.get("/runs/{run_id}", name="page_run")
+def run_page(request: Request, run_id: str, db: Db, x: Axis = "step", smooth: Smooth = 0.0) -> Response:
+    with db.read() as s:
+        return render(request, _read(request, s, runs.get_run(s, run_id), x, smooth))
+
+
+def _read(request: Request, s: Session, run: Run, x: Axis, smooth: float) -> RunPage:
+    row = make_rows(s, [run])[0]
+    at = now(s)
+    summaries = listing.summary(series.list_summaries(s, [run.id])[run.id])
+    return RunPage(
+        run=row,
+        actions=allowed_actions(run),
+        again_url=_again_url(request, run) if run.kind == "training" else None,
+        spec=[Fact(field_title(name), formats.setting(value)) for name, value in _flat(run.spec)],
+        resolved=[
+            Fact(name.replace("_", " "), formats.setting(value)) for name, value in _flat(run.resolved)
+        ],
+        moments=[_moment(event, at) for event in reversed(runs.list_events(s, run.id))],
+        error=run.error,
+        error_tail=run.error_tail or "",
+        facts=_facts(run, at),
+        x=x,
+        smooth=f"{smooth:g}",
+        data={"runs": [chart_facts(run, row, summaries) | {"label": run.name}], "single": True},
+    )
+
+
+def _flat(fields: dict[str, Any]) -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for name, value in fields.items():
+        if isinstance(value, dict) and value:
+            flat += [(f"{name}.{key}", part) for key, part in value.items()]
+        elif not isinstance(value, dict):
+            flat.append((name, value))
+    return flat
+
+
+def allowed_actions(run: Run) -> list[str]:
+    """What the run's state allows; a request that was made already is not offered again."""
+    if run.kind == "external":
+        return ["cancel"] if run.state == RUNNING else ["delete"]
+    actions = [*ACTIONS[run.state], "clone"]
+    asked = {"cancel": run.cancel_requested, "pause": run.pause_requested or run.cancel_requested}
+    return [action for action in actions if not asked.get(action)]
+
+
+def _again_url(request: Request, run: Run) -> str:
+    query = {name: forms.as_text(value) for name, value in _flat(run.spec) if value is not None}
+    query |= {"name": run.name} if run.name != runs.default_name(RunSpec.model_validate(run.spec)) else {}
+    query |= {"experiment": run.experiment} if run.experiment else {}
+    query |= {"tags": ", ".join(run.tags)} if run.tags else {}
+    return f"{local_url(request, 'page_new')}?{urlencode(query)}"
+
+
+def _facts(run: Run, at: float) -> list[Fact]:
+    """The line under the run's name."""
+    facts = [Fact(_("Created"), formats.ago(run.created_at, at))]
+    if run.started_at:
+        facts.append(
+            Fact(
+                _("Took") if run.ended_at else _("Runs for"),
+                formats.duration((run.ended_at or at) - run.started_at),
+            )
+        )
+    if run.worker and run.state == RUNNING:
+        facts.append(Fact(_("Worker"), run.worker))
+    if run.attempt > 1:
+        facts.append(Fact(_("Attempt"), str(run.attempt)))
+    if run.kind == "external":
+        facts.append(Fact(_("Driven by"), _("an outside script")))
+    return facts
+
+
+def _moment(event: RunEvent, at: float) -> Moment:
+    return Moment(
+        at=listing.iso(event.at) or "",
+        ago=formats.ago(event.at, at),
+        state=event.to_state,
+        state_title=state_title(event.to_state),
+        text=_("{reason} (by {actor})").format(reason=event.reason, actor=event.actor)
+        if event.actor not in event.reason
+        else event.reason,
+    )
+
+
+# -- buttons ----------------------------------------------------------------------------------------------------------
+
+
+def _ask(change: Callable[[Session, str], Run], publish: bool = False) -> Callable[..., Response]:
+    def answer(request: Request, run_id: str, db: Db) -> Response:
+        with db.begin() as s:
+            change(s, run_id)
+        if publish:
+            submit.publish(db, [run_id])
+        return RedirectResponse(local_url(request, "page_run", run_id=run_id), 303)
+
+    return answer
+
+
+router.post("/runs/{run_id}/cancel", name="ask_cancel")(_ask(runs.request_cancel))
+router.post("/runs/{run_id}/pause", name="ask_pause")(_ask(runs.request_pause))
+router.post("/runs/{run_id}/resume", name="ask_resume")(_ask(runs.resume_run, publish=True))
+
+
+@router.post("/runs/{run_id}/delete", name="ask_delete")
+def delete_run(request: Request, run_id: str, db: Db) -> Response:
+    with db.begin() as s:
+        runs.delete_run(s, run_id)
+    return RedirectResponse(local_url(request, "page_runs"), 303)
+
+
+@router.post("/runs/{run_id}/clone", name="ask_clone")
+def clone_run(request: Request, run_id: str, db: Db, settings: AppSettings) -> Response:
+    with db.read() as s:
+        run = runs.get_run(s, run_id)
+    wanted: Sequence[runs.NewRun] = [
+        runs.NewRun(RunSpec.model_validate(run.spec), run.name, run.experiment, run.tags)
+    ]
+    rows, _is_new = submit.create(db, settings, list(wanted))
+    return RedirectResponse(local_url(request, "page_run", run_id=rows[0]["id"]), 303)

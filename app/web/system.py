@@ -1,0 +1,136 @@
+"""Workers and the queue, models, the API's documentation and the icon."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request
+from sqlmodel import Session, col, select
+from starlette.responses import FileResponse, Response
+
+from app import listing, workers
+from app.db import now
+from app.errors import NotFound
+from app.listing import Filter
+from app.models import Run, Worker
+from app.settings import ROOT
+from app.web import formats
+from app.web.contexts import DocsPage, Fact, ModelPage, OptionRow, WaitingRow, WorkerRow, WorkersPage
+from app.web.deps import Db
+from app.web.forms import Choice
+from app.web.i18n import _, ngettext
+from app.web.render import local_url, render
+from app.web.rows import field_title, make_rows
+from ml.catalog import MODELS, Model
+
+router = APIRouter()
+
+
+@router.get("/workers", name="page_workers")
+def workers_page(request: Request, db: Db) -> Response:
+    with db.read() as s:
+        at = now(s)
+        present = workers.list_present(s)
+        waiting = listing.list_waiting(s)
+        rows = zip(waiting, make_rows(s, waiting), strict=True)
+        page = WorkersPage(
+            workers=[_worker(s, worker, at) for worker in present],
+            waiting=[
+                WaitingRow(i, row, formats.duration(at - run.queued_at))
+                for i, (run, row) in enumerate(rows, 1)
+            ],
+            summary=_summary(
+                sum(w.slots for w in present), sum(len(w.running) for w in present), len(waiting)
+            ),
+            data={"refresh": True},
+        )
+    return render(request, page)
+
+
+def _worker(s: Session, worker: Worker, at: float) -> WorkerRow:
+    running = s.exec(select(Run).where(col(Run.id).in_(worker.running))).all() if worker.running else []
+    return WorkerRow(
+        name=worker.name,
+        host=worker.host,
+        slots=_("{busy} of {all} busy").format(busy=len(worker.running), all=worker.slots),
+        devices=", ".join(worker.devices) or formats.DASH,
+        running=make_rows(s, running),
+        seen=formats.ago(worker.seen_at, at),
+        since=formats.duration(at - worker.started_at),
+    )
+
+
+def _summary(slots: int, busy: int, waiting: int) -> str:
+    return " · ".join(
+        (
+            ngettext("{n} slot", "{n} slots", slots).format(n=slots),
+            _("{n} busy").format(n=busy),
+            ngettext("{n} run waits", "{n} runs wait", waiting).format(n=waiting),
+        )
+    )
+
+
+@router.get("/models/{name}", name="page_model")
+def model_page(request: Request, name: str, db: Db) -> Response:
+    if name not in MODELS:
+        raise NotFound(
+            _("there is no model {name!r}; there are {names}").format(name=name[:64], names=", ".join(MODELS))
+        )
+    model = MODELS[name]
+    with db.read() as s:
+        rows = make_rows(s, listing.list_runs(s, Filter(model=[name]), limit=10)[0])
+    page = ModelPage(
+        name=name,
+        title=_(model.title),
+        text=_(model.summary),
+        paper=model.paper,
+        parameters=f"{model.parameters:,}",
+        options=_options(model),
+        recipe=_recipe(model),
+        new_url=f"{local_url(request, 'page_new')}?{urlencode({'model': name})}",
+        others=[Choice(m.name, m.title, m.name == name) for m in MODELS.values()],
+        rows=rows,
+    )
+    return render(request, page)
+
+
+def _options(model: Model) -> list[OptionRow]:
+    parts: dict[str, dict[str, Any]] = model.options.model_json_schema()["properties"]
+    return [
+        OptionRow(
+            title=_(part.get("title", name)),
+            name=name,
+            help=_(part.get("description", "")),
+            values=", ".join(part["enum"]) if "enum" in part else _range(part),
+            default=formats.setting(part.get("default")),
+        )
+        for name, part in parts.items()
+    ]
+
+
+def _range(part: dict[str, Any]) -> str:
+    if part.get("type") == "boolean":
+        return _("on or off")
+    return _("{low} to below {high}").format(low=part.get("minimum", 0), high=part.get("exclusiveMaximum", 1))
+
+
+def _recipe(model: Model) -> list[Fact]:
+    flat = {
+        key: value
+        for name, given in model.recipe.items()
+        for key, value in (
+            {f"model_options.{k}": v for k, v in given.items()} if isinstance(given, dict) else {name: given}
+        ).items()
+    }
+    return [Fact(field_title(name), formats.setting(value)) for name, value in flat.items()]
+
+
+@router.get("/docs", name="page_docs")
+def docs_page(request: Request) -> Response:
+    return render(request, DocsPage(local_url(request, "openapi")))
+
+
+@router.get("/favicon.ico", name="favicon")
+def favicon() -> Response:
+    return FileResponse(ROOT / "static" / "img" / "logo.svg", media_type="image/svg+xml")

@@ -1,0 +1,84 @@
+// The form of a new run: the chosen model's options, its recipe for untouched fields, what will run, early messages.
+
+import { count, fill } from "./format.js";
+import { pageData } from "./page.js";
+
+const data = pageData();
+const form = document.querySelector("[data-run-form]");
+const model = form.elements.namedItem("model");
+const touched = new Set();
+
+// A field counts as touched when its value is not the default of the model that the page came with.
+for (const [name, value] of Object.entries(data.given)) {
+  const usual = data.models[model.value]?.defaults[name];
+  if (usual !== undefined && usual !== value) touched.add(name);
+}
+
+function fillRecipe() {
+  const defaults = data.models[model.value]?.defaults ?? {};
+  for (const [name, value] of Object.entries(defaults)) {
+    const field = form.elements.namedItem(name);
+    if (field && !touched.has(name) && name !== "model") field.value = value;
+  }
+  for (const group of form.querySelectorAll("[data-options]")) {
+    group.toggleAttribute("data-chosen", group.dataset.options === model.value);
+  }
+}
+
+function whole(name) {
+  const value = Number(form.elements.namedItem(name).value);
+  return Number.isInteger(value) && value > 0 ? value : null;
+}
+
+function showSummary() {
+  const set = data.datasets[form.elements.namedItem("dataset").value];
+  const [epochs, batch] = [whole("epochs"), whole("batch_size")];
+  const images = form.elements.namedItem("train_size").value === "" ? set?.train_size : whole("train_size");
+  const out = form.querySelector("[data-summary]");
+  if (!set || !epochs || !batch || !images || !data.models[model.value]) {
+    out.textContent = "";
+    return;
+  }
+  const perEpoch = Math.ceil(images / batch);
+  out.textContent = fill(data.summary, {
+    model: data.models[model.value].title,
+    data: set.title,
+    epochs: count(epochs),
+    per_epoch: count(perEpoch),
+    batch: count(batch),
+    steps: count(epochs * perEpoch),
+  });
+}
+
+function problem(field) {
+  const { validity } = field;
+  if (validity.badInput) return data.messages.number;
+  if (validity.rangeUnderflow) return fill(data.messages.min, { n: field.min });
+  if (validity.rangeOverflow) return fill(data.messages.max, { n: field.max });
+  if (validity.stepMismatch) return data.messages.whole;
+  return "";
+}
+
+function showProblem(field, text) {
+  const frame = field.closest(".field");
+  const place = frame.querySelector(".field-error");
+  frame.classList.toggle("field-wrong", text !== "");
+  place.hidden = text === "";
+  place.textContent = text;
+  if (text) field.setAttribute("aria-invalid", "true");
+  else field.removeAttribute("aria-invalid");
+}
+
+form.addEventListener("input", (event) => {
+  touched.add(event.target.name);
+  if (event.target.getAttribute("aria-invalid")) showProblem(event.target, problem(event.target));
+  showSummary();
+});
+form.addEventListener("change", (event) => {
+  if (event.target === model) fillRecipe();
+  else showProblem(event.target, problem(event.target));
+  showSummary();
+});
+
+fillRecipe();
+showSummary();
