@@ -23,7 +23,7 @@ from sqlmodel import Session, col, select
 from app import listing, series
 from app.db import Database, now
 from app.errors import TrainyardError, Unavailable
-from app.models import MetricChunk, Run
+from app.models import ENDED, MetricChunk, Run
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class Seen:
     """What the hub knows of a watched run."""
 
     seq: int
+    attempt: int = 0
     revision: int = -1
     sent_at: float = 0.0
     key: tuple[object, ...] = ()
@@ -131,10 +132,13 @@ class Hub:
             self._forget_unwatched()
 
     async def _catch_up(self, stream: Stream, run_id: str) -> AsyncIterator[bytes]:
-        more = True
+        """The run as it is, then its points from the cursor on, then the run again if it has ended: a client that
+        stops at the end of a run has seen all of it."""
+        first = more = True
         while more:
-            items, more = await asyncio.to_thread(self._replay, run_id, stream.cursors[run_id])
+            items, more = await asyncio.to_thread(self._replay, run_id, stream.cursors[run_id], first)
             yield b"".join(self._encode(stream, item) for item in items)
+            first = False
         self._seen.setdefault(run_id, Seen(stream.cursors[run_id]))
         self._wake.set()
 
@@ -212,19 +216,24 @@ class Hub:
     def _poll_watched(self, s: Session, seen: Mapping[str, Seen], at: float) -> list[Item]:
         columns = (col(Run.id), col(Run.revision), col(Run.seq))
         rows = s.execute(select(*columns).where(col(Run.id).in_(seen))).all()
-        items = [
-            Item(run_id, 0, "gone", json.dumps({"run": run_id}))
-            for run_id in seen.keys() - {r[0] for r in rows}
-        ]
-        items += _run_items(
-            s, [run_id for run_id, revision, _ in rows if revision != seen[run_id].revision], seen, at
-        )
-        for run_id, _, seq in rows:
+        there = {run_id: (revision, seq) for run_id, revision, seq in rows}
+        items = [_gone(run_id) for run_id in seen.keys() - there.keys()]
+        points: list[Item] = []
+        for run_id, (_, seq) in there.items():
             if seq > seen[run_id].seq:
                 chunks = series.read_since(s, run_id, seen[run_id].seq, REPLAY_CHUNKS)
-                items += points_items(chunks)
+                points += points_items(chunks)
                 seen[run_id].seq = chunks[-1].seq if chunks else seq
-        return items
+        before = {run_id: known.attempt for run_id, known in seen.items()}
+        changed = [
+            run_id
+            for run_id, (revision, seq) in there.items()
+            if revision != seen[run_id].revision and seq <= seen[run_id].seq  # else: points first, next tick
+        ]
+        states = _run_items(s, changed, seen, at)
+        # A new attempt takes points back, so it is told before the points that follow; an end is told after them.
+        restarted = [item for item in states if seen[item.run_id].attempt != before[item.run_id]]
+        return items + restarted + points + [item for item in states if item not in restarted]
 
     def _poll_all(self, s: Session, at: float, seen: Mapping[str, Seen]) -> list[Item]:
         query = select(Run.id, Run.revision).where(col(Run.updated_at) > at - RECENT_S).limit(1_000)
@@ -236,23 +245,29 @@ class Hub:
         changed = [run_id for run_id, revision in rows.items() if revision != self._all[run_id].revision]
         return _run_items(s, changed, self._all, at)
 
-    def _replay(self, run_id: str, cursor: int) -> tuple[list[Item], bool]:
-        """Events that bring a stream from `cursor` to now: the run as it is, then its points; and whether more wait."""
+    def _replay(self, run_id: str, cursor: int, first: bool) -> tuple[list[Item], bool]:
+        """Events that bring a stream from `cursor` on to now, and whether more wait. Runs in a thread."""
         with self._db.read() as s:
             run = s.exec(select(Run).where(col(Run.id) == run_id)).first()
             if run is None:
-                return [Item(run_id, 0, "gone", json.dumps({"run": run_id}))], False
-            items = [_run_item(run, listing.briefs(s, [run])[0])]
-            waiting = s.exec(
-                select(func.sum(col(MetricChunk.count))).where(
-                    col(MetricChunk.run_id) == run_id, col(MetricChunk.seq) > cursor
-                )
-            ).one()
-            if cursor > run.seq or (waiting or 0) > MAX_REPLAY_POINTS:
-                return [*items, Item(run_id, run.seq, "resync", json.dumps({"run": run_id}))], False
-            chunks = series.read_since(s, run_id, cursor, REPLAY_CHUNKS)
-            more = bool(chunks) and chunks[-1].seq < run.seq
-            return items + points_items(chunks), more
+                return [_gone(run_id)], False
+            state = _run_item(run, listing.briefs(s, [run])[0])
+            points, more = _replay_points(s, run, cursor)
+        ended = run.state in ENDED and not more and (bool(points) or not first)
+        return [state] * first + points + [state] * ended, more
+
+
+def _replay_points(s: Session, run: Run, cursor: int) -> tuple[list[Item], bool]:
+    behind = (col(MetricChunk.run_id) == run.id, col(MetricChunk.seq) > cursor)
+    waiting = s.exec(select(func.sum(col(MetricChunk.count))).where(*behind)).one()
+    if cursor > run.seq or (waiting or 0) > MAX_REPLAY_POINTS:
+        return [Item(run.id, run.seq, "resync", json.dumps({"run": run.id}))], False
+    chunks = series.read_since(s, run.id, cursor, REPLAY_CHUNKS)
+    return points_items(chunks), bool(chunks)
+
+
+def _gone(run_id: str) -> Item:
+    return Item(run_id, 0, "gone", json.dumps({"run": run_id}))
 
 
 def _run_items(s: Session, run_ids: Sequence[str], seen: Mapping[str, Seen], at: float) -> list[Item]:
@@ -273,7 +288,8 @@ def _run_items(s: Session, run_ids: Sequence[str], seen: Mapping[str, Seen], at:
             tuple(run.tags),
         )
         if key != known.key or at - known.sent_at >= RUN_EVENT_S:
-            known.key, known.sent_at, known.revision = key, at, run.revision
+            known.key, known.sent_at = key, at
+            known.revision, known.attempt = run.revision, run.attempt
             due.append(run)
     return [_run_item(run, brief) for run, brief in zip(due, listing.briefs(s, due), strict=True)]
 
