@@ -69,6 +69,17 @@ def publish(run_id: str) -> bool:
     return True
 
 
+def depth() -> int | None:
+    """How many messages wait at the broker; None when it does not answer."""
+    try:
+        with celery.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+            return int(connection.default_channel.client.llen(QUEUE))
+    except Exception as error:  # noqa: BLE001  # as in `ping`
+        log.warning("broker not reachable: %s", type(error).__name__)
+        return None
+
+
 def ping() -> str | None:
     """None when the broker answers; otherwise why not, without its URL."""
     try:

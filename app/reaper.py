@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 REPUBLISH_S = 15.0
+NEVER_S = 1e9
 
 
 class Reaper:
@@ -53,6 +54,7 @@ class Reaper:
         slept_s = time.time() - self._last_tick
         with self._db.read() as s:
             due = runs.has_expired(s) or runs.has_unpublished(s, after_s=REPUBLISH_S)
+            waiting = runs.count_queued(s) if due else 0
         if slept_s > self._settings.lease_s / 2:
             with self._db.begin() as s:
                 runs.extend_leases(s, self._settings.lease_s)
@@ -61,10 +63,12 @@ class Reaper:
             return
         forgotten: list[str] = []
         if due:
+            # A message that is still at the broker only waits for a free slot; another copy would pile up there.
+            lost = waiting > 0 and (queue.depth() or 0) < waiting
             with self._db.begin() as s:
                 for run_id, state in runs.reap_expired(s, max_failures=self._settings.max_failures):
                     log.warning("reaper: run %s lost its worker, now %s", run_id, state)
-                forgotten = runs.take_unpublished(s, after_s=REPUBLISH_S)
+                forgotten = runs.take_unpublished(s, after_s=REPUBLISH_S if lost else NEVER_S)
         for run_id in forgotten:
             if not queue.publish(run_id):
                 log.warning("reaper: up to %d runs wait for the broker", len(forgotten))

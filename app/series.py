@@ -90,7 +90,7 @@ def append_chunks(s: Session, run_id: str, seq: int, points: Points) -> None:
 
 def _last_steps(s: Session, run_id: str, metrics: Iterable[str]) -> dict[str, int]:
     rows = s.connection().execute(_LAST_STEPS, {"run_id": run_id, "metrics": list(metrics)})
-    return {metric: last_step for metric, last_step in rows}
+    return {row.metric: row.last_step for row in rows}
 
 
 def chunk_row(run_id: str, metric: str, seq: int, block: Block) -> dict[str, Any]:
@@ -106,11 +106,18 @@ def chunk_row(run_id: str, metric: str, seq: int, block: Block) -> dict[str, Any
         "count": len(block.steps),
         "min": float(finite.min()) if finite.size else None,
         "max": float(finite.max()) if finite.size else None,
-        "sum": float(finite.sum()) if finite.size else None,
+        "sum": _sum(finite),
         "steps": b"" if consecutive else block.steps.astype("<i8").tobytes(),
         "times": block.times.astype("<f8").tobytes(),
         "vals": block.values.astype("<f8").tobytes(),
     }
+
+
+def _sum(finite: Floats) -> float | None:
+    """None without values, and where the sum is too large for a number."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(finite.sum())
+    return total if finite.size and np.isfinite(total) else None
 
 
 def summary_row(run_id: str, metric: str, block: Block) -> dict[str, Any]:
@@ -269,24 +276,31 @@ def reduce_to(x: Floats, values: Floats, points: int) -> Ints:
     """Indices of at most `points` points that draw the same line.
 
     M4 (Jugel et al., VLDB 2014) over equal buckets of x: first, lowest, highest and last point of each, so that no
-    spike is lost. Points that are not finite are kept beside them, at most a quarter of the budget, and at least one
-    wherever a bucket has any.
+    spike is lost. Points that are not finite are kept beside them: all, or where they are more than a quarter of the
+    budget the first in each of as many equal buckets of x. `points` is at least 8.
     """
     if len(values) <= points:
         return np.arange(len(values), dtype=np.int64)
     finite = np.isfinite(values)
     odd = np.flatnonzero(~finite)
     if odd.size > points // 4:
-        bucket = np.floor(np.linspace(0, points // 4, odd.size, endpoint=False)).astype(np.int64)
+        count, first, last = points // 4, x[odd[0]], x[odd[-1]]
+        bucket = np.minimum((x[odd] - first) / max(last - first, 1e-300) * count, count - 1).astype(np.int64)
         odd = odd[np.unique(bucket, return_index=True)[1]]
     even = np.flatnonzero(finite)
     budget = max(4, (points - odd.size) // 4 * 4)
     if even.size > budget:
-        kept = M4Downsampler().downsample(  # type: ignore[no-untyped-call]
-            np.ascontiguousarray(x[even]), np.ascontiguousarray(values[even]), n_out=budget
-        )
-        even = even[np.unique(kept).astype(np.int64)]
+        even = even[_m4(x[even], values[even], budget // 4)]
     return np.sort(np.concatenate([even, odd]))
+
+
+def _m4(x: Floats, values: Floats, buckets: int) -> Ints:
+    if buckets == 1:  # the library wants two at least
+        return np.unique(np.asarray([0, values.argmin(), values.argmax(), len(values) - 1], np.int64))
+    kept = M4Downsampler().downsample(  # type: ignore[no-untyped-call]
+        np.ascontiguousarray(x), np.ascontiguousarray(values), n_out=4 * buckets
+    )
+    return np.unique(kept).astype(np.int64)
 
 
 def json_floats(values: Floats) -> list[float | str]:
