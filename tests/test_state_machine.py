@@ -249,4 +249,9 @@ class Runs(RuleBasedStateMachine):
 
 def test_random_walks_keep_to_the_table(migrated_file: Path) -> None:
     steps = settings(max_examples=40, stateful_step_count=30, deadline=None)
-    run_state_machine_as_test(lambda: Runs(migrated_file), settings=steps)
+
+    class Walk(Runs):
+        def __init__(self) -> None:
+            super().__init__(migrated_file)
+
+    run_state_machine_as_test(Walk, settings=steps)

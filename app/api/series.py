@@ -27,7 +27,7 @@ def get_series(
     run: Annotated[list[str], Query(min_length=1, max_length=200)],
     metric: Annotated[list[str], Query(max_length=100)] = ["train/loss"],  # noqa: B006
     x: Axis = "step",
-    points: Annotated[int, Query(ge=4, le=10_000)] = 1_000,
+    points: Annotated[int, Query(ge=8, le=10_000)] = 1_000,
     from_: Annotated[float | None, Query(alias="from", allow_inf_nan=False)] = None,
     to: Annotated[float | None, Query(allow_inf_nan=False)] = None,
 ) -> Response:
