@@ -19,7 +19,7 @@ from app.web.contexts import ComparePage, Difference
 from app.web.deps import Db
 from app.web.i18n import _
 from app.web.render import local_url, render
-from app.web.rows import RunRow, chart_facts, distinct_names, field_title, make_rows
+from app.web.rows import RunRow, chart_facts, distinct_names, field_title, field_value, make_rows
 
 router = APIRouter()
 
@@ -60,9 +60,7 @@ def _read(s: Session, asked: list[str], x: Axis, smooth: float) -> ComparePage:
         names=distinct_names(rows),
         missing=[run_id[:50] for run_id in asked if run_id not in by_id],
         picker=picker,
-        differences=[
-            Difference(field_title(n), [formats.setting(v) for v in vs]) for n, vs in differing.items()
-        ],
+        differences=_differences(found, differing),
         verdict=verdict,
         verdict_kind=kind,
         x=x,
@@ -77,6 +75,20 @@ def _chart_runs(s: Session, found: list[Run], rows: list[RunRow]) -> list[dict[s
         chart_facts(run, row, listing.summary(summaries[run.id])) | {"label": label}
         for run, row, label in zip(found, rows, distinct_names(rows), strict=True)
     ]
+
+
+def _differences(found: list[Run], differing: dict[str, list[Any]]) -> list[Difference]:
+    """A line a field. Options of different models are no fields of each other: they share one line."""
+    several = "model" in differing
+    lines = [
+        Difference(field_title(name), [field_value(name, value) for value in values])
+        for name, values in differing.items()
+        if not (several and name.startswith("model_options."))
+    ]
+    options = [formats.setting(run.spec.get("model_options")) for run in found]
+    if several and len(set(options)) > 1:
+        lines.append(Difference(field_title("model_options"), options))
+    return lines
 
 
 def _verdict(found: list[Run], differing: dict[str, list[Any]]) -> tuple[str, str]:
@@ -95,6 +107,6 @@ def _verdict(found: list[Run], differing: dict[str, list[Any]]) -> tuple[str, st
 
 
 def _difference(name: str, values: list[Any]) -> str:
-    distinct = list(dict.fromkeys(formats.setting(value) for value in values))
+    distinct = list(dict.fromkeys(field_value(name, value) for value in values))
     shown = " / ".join(distinct[:4]) + (" / …" if len(distinct) > 4 else "")
     return f"{field_title(name).lower()} {shown}"

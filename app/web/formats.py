@@ -39,6 +39,8 @@ def setting(value: Any) -> str:
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {setting(part)}" for name, part in value.items()) or DASH
+    if isinstance(value, list):
+        return ", ".join(setting(part) for part in value)[:500]
     return str(value)[:500]
 
 

@@ -14,7 +14,7 @@ from app.models import ENDED, PAUSED, QUEUED, RUNNING, Run
 from app.palette import colour_slots, distinct_slots
 from app.web import formats
 from app.web.i18n import _
-from ml.catalog import DATASETS, MODELS, OPTIMIZERS
+from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
 from ml.spec import RunSpec
 
 
@@ -89,7 +89,7 @@ def _row(run: Run, brief: Mapping[str, Any], slot: int, at: float) -> RunRow:
         percent=formats.whole_percent(brief["progress"]),
         progress_text=_progress_text(run),
         eta=_("{time} left").format(time=formats.duration(eta)) if eta is not None else "",
-        phase=run.phase if run.state == RUNNING else "",
+        phase=run.phase if run.state == RUNNING and run.phase != "training" else "",
         best_accuracy=formats.percent(accuracy),
         val_loss=formats.number(loss),
         created=formats.ago(run.created_at, at),
@@ -127,7 +127,7 @@ def chart_facts(run: Run, row: RunRow, summaries: Mapping[str, Any]) -> dict[str
         "attempt": run.attempt,
         "steps_per_epoch": run.steps_per_epoch or _positive(spec.get("steps_per_epoch")),
         "batch_size": _positive(spec.get("batch_size")),
-        "images": _positive(run.resolved.get("train_size")) or _images(run),
+        "images": _positive(run.resolved.get("train_images")) or _images(run),
         "began": run.started_at or run.created_at,
         "metrics": list(summaries),
         "classes": DATASETS[run.dataset].classes if run.dataset in DATASETS else None,
@@ -154,6 +154,18 @@ def field_title(name: str) -> str:
             if option in model.options.model_fields:
                 return _(model.options.model_fields[option].title or option)
     return name
+
+
+def field_value(name: str, value: Any) -> str:
+    """A spec field's value for people: titles for what the catalog knows by name."""
+    known: Mapping[str, Mapping[str, Any]] = {
+        "model": MODELS,
+        "dataset": DATASETS,
+        "optimizer": OPTIMIZERS,
+        "schedule": SCHEDULES,
+    }
+    entry = known.get(name, {}).get(value) if isinstance(value, str) else None
+    return formats.setting(value) if entry is None else _(entry.title)
 
 
 def distinct_names(rows: Sequence[RunRow]) -> list[str]:

@@ -19,7 +19,7 @@ from app.web.contexts import Fact, Moment, RunPage
 from app.web.deps import AppSettings, Db
 from app.web.i18n import _
 from app.web.render import local_url, render
-from app.web.rows import chart_facts, field_title, make_rows, state_title
+from app.web.rows import chart_facts, field_title, field_value, make_rows, state_title
 from ml.spec import RunSpec
 
 router = APIRouter()
@@ -49,7 +49,7 @@ def _read(request: Request, s: Session, run: Run, x: Axis, smooth: float) -> Run
         run=row,
         actions=allowed_actions(run),
         again_url=_again_url(request, run) if run.kind == "training" else None,
-        spec=[Fact(field_title(name), formats.setting(value)) for name, value in _flat(run.spec)],
+        spec=[Fact(field_title(name), field_value(name, value)) for name, value in _flat(run.spec)],
         resolved=[
             Fact(name.replace("_", " "), formats.setting(value)) for name, value in _flat(run.resolved)
         ],

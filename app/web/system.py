@@ -21,7 +21,7 @@ from app.web.deps import Db
 from app.web.forms import Choice
 from app.web.i18n import _, ngettext
 from app.web.render import local_url, render
-from app.web.rows import field_title, make_rows
+from app.web.rows import field_title, field_value, make_rows
 from ml.catalog import MODELS, Model
 
 router = APIRouter()
@@ -123,7 +123,7 @@ def _recipe(model: Model) -> list[Fact]:
             {f"model_options.{k}": v for k, v in given.items()} if isinstance(given, dict) else {name: given}
         ).items()
     }
-    return [Fact(field_title(name), formats.setting(value)) for name, value in flat.items()]
+    return [Fact(field_title(name), field_value(name, value)) for name, value in flat.items()]
 
 
 @router.get("/docs", name="page_docs")

@@ -68,6 +68,7 @@ function addCharts() {
       title: words[group] ?? group, metrics, lines: linesOf, store, look,
     });
     chart.metrics = metrics;
+    chart.frame.classList.toggle("chart-small", rank(group) >= 500);
     chart.changed = () => {
       dirty.add(group);
       plan();

@@ -33,6 +33,7 @@ export function layoutOf(tokens, look, chance) {
     xaxis: {
       ...axis,
       type: look.axis === "time" ? "date" : "linear",
+      rangemode: look.axis === "time" ? "normal" : "tozero", // charts side by side begin at the same place
       showline: true,
       ticks: "outside",
       ticklen: 4,

@@ -17,7 +17,7 @@ export function showRun(run) {
     set("percent", run.progress == null ? steps : `${Math.floor(run.progress * 100)} %`);
     set("progress-text", steps);
     set("eta", run.eta_s == null ? "" : fill(words.time_left, { time: duration(run.eta_s) }));
-    set("phase", run.state === "running" ? run.phase : "");
+    set("phase", run.state === "running" && run.phase !== "training" ? run.phase : "");
     set("best-accuracy", percent(run.summary["val/accuracy"]?.max));
     set("val-loss", number(run.summary["val/loss"]?.last));
     showState(element, run);

@@ -44,7 +44,7 @@ export function tracesOf(one, line, look) {
         marker: { size: 6, color: line.colour },
       };
   const traces = [];
-  if (look.smooth > 0 && !validation && !few) {
+  if (look.smooth > 0 && !validation && !few && line.metric !== "train/lr") {
     traces.push({ ...base, ...style, y, opacity: 0.22, hoverinfo: "skip", hovertemplate: null, line: { ...style.line, width: 1 } });
     traces.push({ ...base, ...style, y: smoothed(one.step, one.value, look.smooth), line: { ...style.line, width: 2 } });
   } else {
