@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
-from app.errors import Unavailable
+from app.errors import Invalid, Unavailable
 
 SQLITE_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
@@ -88,6 +89,12 @@ def _translated() -> Iterator[None]:
         yield
     except OperationalError as error:
         raise Unavailable(_remedy(str(error.orig))) from error
+    except PoolTimeout as error:
+        raise Unavailable("the database is busy; try again in a few seconds") from error
+    except DataError as error:
+        raise Invalid(
+            "the database cannot store one of the values: a number too large, or a NUL character"
+        ) from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable(_remedy(str(error.orig))) from error

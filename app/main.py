@@ -21,7 +21,7 @@ from app.db import Database
 from app.errors import TrainyardError
 from app.live import Hub
 from app.reaper import Reaper
-from app.security import Guard, SecurityMiddleware, host_names
+from app.security import HEADERS, Guard, SecurityMiddleware, host_names
 from app.settings import ROOT, Settings, get_settings, make_data_dir
 from app.validation import explain, field_name, known_fields
 
@@ -100,25 +100,28 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     field = field_name(first["loc"])
     model = first.get("input", {}).get("model") if isinstance(first.get("input"), dict) else None
     message = explain(first, known_fields(first["loc"], model))
-    code, status = ("invalid_json", 400) if first["type"] == "json_invalid" else ("invalid", 422)
-    return _answer(
-        request, status, code, f"{field}: {message}" if field and status == 422 else message, field
-    )
+    if first["type"] == "json_invalid":
+        return _answer(request, 400, "invalid_json", message)
+    return _answer(request, 422, "invalid", f"{field}: {message}" if field else message, field)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     messages = {
+        400: "the body cannot be read as JSON",
         404: "there is nothing at this address",
         405: f"{request.method} is not possible here; see /docs for what is",
     }
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "error")
+    codes = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+    code = codes.get(error.status_code, "error")
     return _answer(request, error.status_code, code, messages.get(error.status_code, str(error.detail)))
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
     incident = secrets.token_hex(4)
     log.error("incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
-    return _answer(
+    response = _answer(
         request, 500, "internal", f"something went wrong on our side; the log has it under {incident}"
     )
+    response.headers.update(HEADERS)  # this answer is made outside the middleware that sets them
+    return response

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -190,8 +191,8 @@ def _limited(receive: Receive, limit: int) -> Receive:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > limit:
-            raise _too_large(limit)
+        if seen > limit:  # FastAPI, which reads, lets only this kind of error through
+            raise HTTPException(413, _too_large(limit).message)
         return message
 
     return limited

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from ml.spec import RunSpec
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+MAX_DEPTH = 20
+
+
+def storable(value: Any, depth: int = 0) -> Any:
+    """The value, if every database can store it and JSON can tell it again.
+
+    Raises: ValueError for NaN and infinity, NUL characters, halves of surrogate pairs, and too deep a nest.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"must not be nested more than {MAX_DEPTH} deep")
+    match value:
+        case str() if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ValueError("must not contain NUL characters or halves of surrogate pairs")
+        case float() if not math.isfinite(value):
+            raise ValueError("must not contain NaN or infinity; send them as text")
+        case dict():
+            for key, inner in value.items():
+                storable(key, depth)
+                storable(inner, depth + 1)
+        case list():
+            for inner in value:
+                storable(inner, depth + 1)
+    return value
+
+
+Storable = AfterValidator(storable)
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), Storable]
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), Storable]
+Notes = Annotated[str, Field(max_length=10_000), Storable]
 Tags = Annotated[list[Tag], Field(max_length=32)]
 MetricName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ ./:@()%+-]*$", max_length=200)
@@ -28,11 +56,13 @@ class RunBody(Body):
 
     spec: RunSpec | None = Field(None, description="What to train; every field has a default.")
     external: bool = Field(False, description="True: no worker trains it; a script sends its metrics.")
-    params: dict[str, Any] = Field(default_factory=dict, max_length=200, description="For an external run.")
+    params: Annotated[dict[str, Any], Storable] = Field(
+        default_factory=dict, max_length=200, description="For an external run."
+    )
     name: Name | None = None
     experiment: Name | None = None
     tags: Tags = Field(default_factory=list)
-    notes: str = Field("", max_length=10_000)
+    notes: Notes = ""
 
     @model_validator(mode="after")
     def _one_kind(self) -> RunBody:
@@ -62,18 +92,18 @@ class EditBody(Body):
     name: Name | None = None
     experiment: Name | None = None
     tags: Tags | None = None
-    notes: str | None = Field(None, max_length=10_000)
+    notes: Notes | None = None
 
 
 class FinishBody(Body):
     state: Literal["finished", "failed", "canceled"] = "finished"
-    error: str | None = Field(None, max_length=10_000)
+    error: Notes | None = None
 
 
 class MetricsBody(Body):
     """Columns: `values[m][i]` was measured at `step[i]` (and `time[i]`, Unix seconds). Null: nothing measured there."""
 
-    batch: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+    batch: Annotated[str, StringConstraints(min_length=1, max_length=200), Storable] | None = Field(
         None, description="An id of your choice; a batch that was taken already changes nothing."
     )
     step: list[Step] = Field(min_length=1, max_length=MAX_BATCH)

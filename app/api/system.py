@@ -16,8 +16,8 @@ Json = dict[str, Any]
 
 
 @router.get("/healthz", tags=["system"], summary="Is the process alive?")
-def healthz() -> Json:
-    return {"status": "ok"}
+async def healthz() -> Json:
+    return {"status": "ok"}  # on the event loop: requests that wait for the database hold every thread
 
 
 @router.get("/readyz", tags=["system"], summary="Can it do its work?")
