@@ -118,8 +118,8 @@ export class Chart {
       this.window = null;
       this.fine.clear();
       this.changed();
-    } else if (change["xaxis.range[0]"] !== undefined) {
-      const ends = [change["xaxis.range[0]"], change["xaxis.range[1]"]].map((x) => rawX(this.look().axis, x));
+    } else if (change["xaxis.range[0]"] !== undefined || change["xaxis.range"]) {
+      const ends = this.plot.layout.xaxis.range.map((x) => rawX(this.look().axis, x));
       this.window = { from: Math.min(...ends), to: Math.max(...ends) };
       clearTimeout(this.timer);
       this.timer = setTimeout(() => this.readWindow(this.window), 120);

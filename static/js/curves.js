@@ -51,7 +51,7 @@ function linesOf(metrics) {
 
 function nameOf(run, metric, metrics) {
   if (!single) return run.label;
-  if (metrics.length === 1) return words[metric] ?? metric;
+  if (groupOf(metric) === metric) return words[metric] ?? metric;
   return metric.startsWith("train/") ? words.training : metric.startsWith("val/") ? words.validation : metric;
 }
 
