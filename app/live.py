@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -34,6 +34,8 @@ QUEUE_ITEMS = 256  # a stream further behind than this is closed; it catches up 
 MAX_STREAMS = 1_000
 MAX_REPLAY_POINTS = 200_000
 REPLAY_CHUNKS = 600
+ALL = "*"  # in event ids of the all-runs view: up to when it was told, in milliseconds
+FIRST_S = 60.0  # how far back the all-runs view begins: its page may be older than its stream
 RECENT_S = 10.0  # how far back the all-runs view looks again, for commits that came late
 
 
@@ -60,9 +62,11 @@ class Stream:
             return
         if item is None or self.inbox.full():
             self.closed = True
-            with contextlib.suppress(asyncio.QueueEmpty):
-                self.inbox.get_nowait()
             item = None
+            while (
+                not self.inbox.empty()
+            ):  # all of it: an event id must never be told before one that it follows
+                self.inbox.get_nowait()
         self.inbox.put_nowait(item)
 
 
@@ -85,6 +89,7 @@ class Hub:
         self._streams: set[Stream] = set()
         self._seen: dict[str, Seen] = {}
         self._all: dict[str, Seen] = {}
+        self._polled_at = 0.0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.closing = False
@@ -110,18 +115,21 @@ class Hub:
 
     # -- a stream's side ----------------------------------------------------------------------------------------
 
-    async def stream(self, runs: Sequence[str], cursors: Mapping[str, int]) -> AsyncIterator[bytes]:
+    async def stream(self, runs: Sequence[str], cursors: Mapping[str, int]) -> AsyncGenerator[bytes]:
         """Server-sent events for these runs, from these cursors on; without runs, the states of all.
 
         Raises: Unavailable when too many streams are open.
         """
         if len(self._streams) >= MAX_STREAMS or self.closing:
             raise Unavailable("too many event streams are open; close some pages and try again")
-        stream = Stream(tuple(dict.fromkeys(runs)), {run: cursors.get(run, 0) for run in runs})
+        stream = Stream(tuple(dict.fromkeys(runs)), {run: cursors.get(run, 0) for run in runs or [ALL]})
         self._streams.add(stream)  # before catching up: what is flushed meanwhile waits in the inbox
         self._wake.set()
         try:
             yield format_sse_event(retry=2000, comment="trainyard")
+            if not stream.runs:
+                recent = await asyncio.to_thread(self._recent, stream.cursors[ALL])
+                yield b"".join(self._encode(stream, item) for item in recent)
             for run_id in stream.runs:
                 async for batch in self._catch_up(stream, run_id):
                     yield batch
@@ -134,11 +142,10 @@ class Hub:
     async def _catch_up(self, stream: Stream, run_id: str) -> AsyncIterator[bytes]:
         """The run as it is, then its points from the cursor on, then the run again if it has ended: a client that
         stops at the end of a run has seen all of it."""
-        first = more = True
+        told, more = -1, True
         while more:
-            items, more = await asyncio.to_thread(self._replay, run_id, stream.cursors[run_id], first)
+            items, told, more = await asyncio.to_thread(self._replay, run_id, stream.cursors[run_id], told)
             yield b"".join(self._encode(stream, item) for item in items)
-            first = False
         self._seen.setdefault(run_id, Seen(stream.cursors[run_id]))
         self._wake.set()
 
@@ -161,9 +168,10 @@ class Hub:
     def _is_old(stream: Stream, item: Item) -> bool:
         return item.event == "points" and item.seq <= stream.cursors.get(item.run_id, 0)
 
-    @staticmethod
-    def _encode(stream: Stream, item: Item) -> bytes:
-        if item.event in ("points", "resync"):
+    def _encode(self, stream: Stream, item: Item) -> bytes:
+        if not stream.runs:
+            stream.cursors[ALL] = max(stream.cursors[ALL], int(self._polled_at * 1000))
+        elif item.event in ("points", "resync"):
             stream.cursors[item.run_id] = item.seq
         return format_sse_event(data_str=item.data, event=item.event, id=write_cursors(stream.cursors))
 
@@ -206,7 +214,7 @@ class Hub:
         """What has happened since the last tick; updates the `Seen` of each run. Runs in a thread."""
         items: list[Item] = []
         with self._db.read() as s:
-            at = now(s)
+            self._polled_at = at = now(s)
             if seen:
                 items += self._poll_watched(s, seen, at)
             if everything:
@@ -245,16 +253,30 @@ class Hub:
         changed = [run_id for run_id, revision in rows.items() if revision != self._all[run_id].revision]
         return _run_items(s, changed, self._all, at)
 
-    def _replay(self, run_id: str, cursor: int, first: bool) -> tuple[list[Item], bool]:
-        """Events that bring a stream from `cursor` on to now, and whether more wait. Runs in a thread."""
+    def _recent(self, told_ms: int) -> list[Item]:
+        """The runs that changed since the all-runs view was told, as they are now. Runs in a thread."""
+        with self._db.read() as s:
+            since = told_ms / 1000 - RECENT_S if told_ms else now(s) - FIRST_S
+            query = select(Run).where(col(Run.updated_at) > since).order_by(col(Run.updated_at).desc())
+            changed = s.exec(query.limit(1_000)).all()[::-1]
+            return [
+                _run_item(run, brief) for run, brief in zip(changed, listing.briefs(s, changed), strict=True)
+            ]
+
+    def _replay(self, run_id: str, cursor: int, told: int) -> tuple[list[Item], int, bool]:
+        """Events that bring a stream from `cursor` on to now, the attempt that they are of, and whether more wait.
+
+        The run itself comes first when the client was `told` of another attempt, or of none (-1). Runs in a thread.
+        """
         with self._db.read() as s:
             run = s.exec(select(Run).where(col(Run.id) == run_id)).first()
             if run is None:
-                return [_gone(run_id)], False
+                return [_gone(run_id)], told, False
             state = _run_item(run, listing.briefs(s, [run])[0])
             points, more = _replay_points(s, run, cursor)
-        ended = run.state in ENDED and not more and (bool(points) or not first)
-        return [state] * first + points + [state] * ended, more
+        begins = run.attempt != told
+        ended = run.state in ENDED and not more and (bool(points) or not begins)
+        return [state] * begins + points + [state] * ended, run.attempt, more
 
 
 def _replay_points(s: Session, run: Run, cursor: int) -> tuple[list[Item], bool]:
