@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -287,7 +288,7 @@ def test_a_zoom_reads_the_window_again_and_outlives_live_points(watch: OpenPage,
     drawn = "document.querySelector('.chart-plot').data[0].x"
     until(page, f"{window}[1] - {window}[0] < 1000")
     low, high = page.evaluate(window)
-    every_step = int(high) - int(low)  # from the first whole step behind `low` to the last before `high`
+    every_step = math.floor(high) - math.ceil(low) + 1
     until(page, f"{drawn}.filter(x => x >= {low} && x <= {high}).length === {every_step}")
     expect(page.locator(".chart-note").first).to_contain_text("zoomed")
     send(stack, run, 9_001, 10)

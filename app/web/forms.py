@@ -164,7 +164,18 @@ def read_spec(typed: Typed) -> RunSpec | None:
         for name, message in spec_errors(error, given).items():
             place = name.replace("model_options.", f"options.{typed.model}.")
             typed.errors.setdefault(place, _(message))
+    _check_options(typed, given)
     return None
+
+
+def _check_options(typed: Typed, given: Mapping[str, Any]) -> None:
+    """The options' own errors: the spec looks at them only once its other fields hold."""
+    if typed.model in MODELS:
+        try:
+            MODELS[typed.model].options.model_validate(given["model_options"])
+        except ValidationError as error:
+            for name, message in spec_errors(error, given).items():
+                typed.errors.setdefault(f"options.{typed.model}.{name}", _(message))
 
 
 def _parse(text: str, schema: Mapping[str, Any]) -> Any:

@@ -31,6 +31,7 @@ class RunRow:
     model_name: str | None
     dataset: str
     settings: str
+    about: str
     experiment: str | None
     tags: tuple[str, ...]
     percent: int | None
@@ -84,6 +85,7 @@ def _row(run: Run, brief: Mapping[str, Any], slot: int, at: float) -> RunRow:
         model_name=run.model if run.model in MODELS else None,
         dataset=DATASETS[run.dataset].title if run.dataset in DATASETS else run.dataset or formats.DASH,
         settings=_settings(run),
+        about=_about(run),
         experiment=run.experiment,
         tags=tuple(run.tags),
         percent=formats.whole_percent(brief["progress"]),
@@ -108,6 +110,13 @@ def _settings(run: Run) -> str:
         ("{value}", OPTIMIZERS[optimizer].title if optimizer in OPTIMIZERS else optimizer),
     ]
     return " · ".join(text.format(value=formats.setting(value)) for text, value in parts if value is not None)
+
+
+def _about(run: Run) -> str:
+    """Model (where the catalog has no page for it), dataset and settings, as far as they are known."""
+    model = None if run.model in MODELS else run.model
+    dataset = DATASETS[run.dataset].title if run.dataset in DATASETS else run.dataset
+    return " · ".join(part for part in (model, dataset, _settings(run)) if part)
 
 
 def _progress_text(run: Run) -> str:
@@ -158,6 +167,8 @@ def field_title(name: str) -> str:
 
 def field_value(name: str, value: Any) -> str:
     """A spec field's value for people: titles for what the catalog knows by name."""
+    if value is None and name in ("train_size", "val_size"):
+        return _("all")
     known: Mapping[str, Mapping[str, Any]] = {
         "model": MODELS,
         "dataset": DATASETS,

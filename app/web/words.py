@@ -28,6 +28,7 @@ def script_words() -> dict[str, str]:
         "canceling": _("canceling"),
         "pausing": _("pausing"),
         "empty": _("No points yet. They appear here as soon as the first step is done."),
+        "nothing": _("Nothing was measured."),
         "loading": _("reading points …"),
         "unreachable": _("the points cannot be read right now"),
         "points_reduced": _("{shown} of {total} points, extremes kept"),

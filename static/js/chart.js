@@ -6,7 +6,7 @@ import { layoutOf } from "./layout.js";
 import { merged, tracesOf } from "./traces.js";
 import { words } from "./words.js";
 
-const CONFIG = { displayModeBar: false, responsive: false, doubleClick: "autosize", scrollZoom: false };
+const CONFIG = { displayModeBar: false, responsive: false, doubleClick: "autosize", showTips: false };
 const STUCK_STEPS = 150;
 
 function make(tag, name, text = "") {
@@ -16,12 +16,26 @@ function make(tag, name, text = "") {
   return element;
 }
 
+function legendItem(name, text, dashes) {
+  const item = make("li", name);
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", "M1 4H21");
+  path.setAttribute("stroke", "currentColor");
+  path.setAttribute("stroke-width", "2");
+  if (dashes) path.setAttribute("stroke-dasharray", dashes);
+  svg.append(path);
+  item.append(svg, make("bdi", "", text));
+  return item;
+}
+
 export class Chart {
   // `lines` gives [{run, metric, name, colour}] as they are now; `metrics` names what is drawn here.
   constructor(parent, { title, metrics, lines, store, look }) {
     Object.assign(this, { title, metrics, lines, store, look });
     this.fine = new Map();
     this.window = null;
+    this.height = null;
     this.frame = make("article", "chart");
     this.frame.setAttribute("aria-label", title);
     const head = make("div", "chart-head");
@@ -47,17 +61,35 @@ export class Chart {
     const found = this.series();
     const look = { ...this.look(), accuracy: this.metrics.every((metric) => metric.endsWith("accuracy")) };
     look.faint = this.metrics.length > 1;
+    look.fromZero = this.metrics.includes("train/lr");
     const traces = found.flatMap(({ line, one }) => tracesOf(one, line, look));
     const chance = this.chanceLevel(found);
-    const layout = layoutOf(tokens, look, chance);
+    const layout = layoutOf(tokens, look, chance, this.heightOf(found));
     await window.Plotly.react(this.plot, traces, layout, CONFIG);
     if (!this.drawn) {
       this.drawn = true;
       this.plot.on("plotly_relayout", (change) => this.onZoom(change));
     }
-    this.showLegend(found);
+    this.showLegend(found, chance);
     this.showNote(found);
     this.showHint(found, chance);
+  }
+
+  // The ends of y: as zoomed by hand, or what the zoomed window holds; null leaves it to Plotly.
+  heightOf(found) {
+    if (this.height || !this.window) return this.height;
+    const { from, to } = this.window;
+    let [low, high] = [Infinity, -Infinity];
+    for (const { one } of found) {
+      for (let i = 0; i < one.x.length; i++) {
+        if (one.x[i] < from || one.x[i] > to || !Number.isFinite(one.value[i])) continue;
+        low = Math.min(low, one.value[i]);
+        high = Math.max(high, one.value[i]);
+      }
+    }
+    if (low > high) return null;
+    const margin = (high - low || Math.abs(high) || 1) * 0.06;
+    return [low - margin, high + margin];
   }
 
   // ln(classes), where the curves come near it; guessing among ten classes costs ln 10.
@@ -69,25 +101,21 @@ export class Chart {
     return near ? { classes, value } : null;
   }
 
-  showLegend(found) {
-    const key = found.map(({ line }) => line.name + line.colour).join("|");
-    this.legend.hidden = found.length < 2 || found.length > 12;
+  // Named lines, and the level of chance; beside the chart, so that no label covers a point.
+  showLegend(found, chance) {
+    const named = found.length > 1 && found.length <= 12 ? found : [];
+    const key = [...named.map(({ line }) => line.name + line.colour), chance?.value].join("|");
+    this.legend.hidden = !named.length && !chance;
     if (key === this.legendKey) return;
     this.legendKey = key;
-    this.legend.replaceChildren(
-      ...found.map(({ line }) => {
-        const item = make("li", `run-colour-${line.run.slot}`);
-        const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-        const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-        path.setAttribute("d", "M1 4H21");
-        path.setAttribute("stroke", "currentColor");
-        path.setAttribute("stroke-width", line.metric.startsWith("val/") ? "2.4" : "1.8");
-        if (line.metric.startsWith("val/")) path.setAttribute("stroke-dasharray", "5 3");
-        svg.append(path);
-        item.append(svg, make("bdi", "", line.name));
-        return item;
-      }),
+    const items = named.map(({ line }) =>
+      legendItem(`run-colour-${line.run.slot}`, line.name, line.metric.startsWith("val/") ? "5 3" : null),
     );
+    if (chance) {
+      const text = fill(words.chance, { classes: chance.classes, value: chance.value.toFixed(3) });
+      items.push(legendItem("legend-chance", text, "1.5 2.5"));
+    }
+    this.legend.replaceChildren(...items);
   }
 
   showNote(found) {
@@ -114,9 +142,10 @@ export class Chart {
   }
 
   onZoom(change) {
+    if (change["yaxis.range[0]"] !== undefined) this.height = [...this.plot.layout.yaxis.range];
+    else if (change["xaxis.range[0]"] !== undefined) this.height = null;
     if (change["xaxis.autorange"]) {
-      this.window = null;
-      this.fine.clear();
+      this.forgetZoom();
       this.changed();
     } else if (change["xaxis.range[0]"] !== undefined || change["xaxis.range"]) {
       const ends = this.plot.layout.xaxis.range.map((x) => rawX(this.look().axis, x));
@@ -143,6 +172,7 @@ export class Chart {
 
   forgetZoom() {
     this.window = null;
+    this.height = null;
     this.fine.clear();
   }
 }

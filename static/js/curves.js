@@ -79,7 +79,8 @@ function addCharts() {
   place.querySelector(":scope > p")?.remove();
   if (!charts.size) {
     const empty = document.createElement("p");
-    empty.textContent = words.empty;
+    const over = runs.every((run) => ["finished", "failed", "canceled"].includes(run.state));
+    empty.textContent = over ? words.nothing : words.empty;
     place.append(empty);
   }
 }

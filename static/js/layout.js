@@ -1,9 +1,12 @@
 // The look of every chart, from the theme's tokens.
 
-import { fill } from "./format.js";
 import { words } from "./words.js";
 
-export function layoutOf(tokens, look, chance) {
+let drawn = 0;
+
+// `height` is the range of y, or null for one that fits the points.
+export function layoutOf(tokens, look, chance, height) {
+  drawn += 1;
   const axis = {
     gridcolor: tokens.grid,
     linecolor: tokens["line-strong"],
@@ -11,7 +14,7 @@ export function layoutOf(tokens, look, chance) {
     zeroline: false,
     automargin: true,
     tickfont: { size: 11, color: tokens.muted },
-    showspikes: false,
+    exponentformat: "e",
   };
   return {
     autosize: true,
@@ -43,7 +46,13 @@ export function layoutOf(tokens, look, chance) {
       ...(look.axis === "epoch" ? { hoverformat: ".2f" } : {}),
       ...(look.axis === "elapsed" ? { hoverformat: ".1f" } : {}),
     },
-    yaxis: { ...axis, nticks: 6, ...(look.accuracy ? { tickformat: ".0~%" } : {}) },
+    yaxis: {
+      ...axis,
+      nticks: 6,
+      uirevision: drawn, // y follows the window; the chart keeps what was zoomed by hand
+      ...(height ? { range: [...height], autorange: false } : { autorange: true, rangemode: look.fromZero ? "tozero" : "normal" }),
+      ...(look.accuracy ? { tickformat: ".0~%" } : {}),
+    },
     yaxis2: { overlaying: "y", range: [0, 1], fixedrange: true, visible: false, side: "right" },
     shapes: chance
       ? [
@@ -56,20 +65,6 @@ export function layoutOf(tokens, look, chance) {
             y1: chance.value,
             line: { color: tokens.muted, width: 1, dash: "dot" },
             layer: "below",
-          },
-        ]
-      : [],
-    annotations: chance
-      ? [
-          {
-            xref: "paper",
-            x: 1,
-            y: chance.value,
-            xanchor: "right",
-            yanchor: "bottom",
-            showarrow: false,
-            text: fill(words.chance, { classes: chance.classes, value: chance.value.toFixed(3) }),
-            font: { size: 10.5, color: tokens.muted },
           },
         ]
       : [],
