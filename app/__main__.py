@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sys
 from types import FrameType
@@ -50,6 +51,9 @@ def main() -> int:
         proxy_headers=False,
     )
     server = Server(config)
+    for ended_by in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again once it has stopped in good order: that is no reason to exit with an error.
+        signal.signal(ended_by, lambda *_: None)
     server.run(sockets=[listener])
     return 0 if server.started else 1
 
