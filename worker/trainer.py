@@ -110,7 +110,7 @@ class Trainer:
             case Evaluated():
                 for metric, value in (("val/loss", event.loss), ("val/accuracy", event.accuracy)):
                     report.add(metric, [event.step], [event.time], [value])
-                report.set(step=event.step, epoch=event.epoch, now=True)
+                report.set(step=event.step, epoch=event.epoch)
             case Snapshot():
                 if (
                     self.wanted()

@@ -1,0 +1,339 @@
+"""A real worker with real trainers: what it trains, and what becomes of runs when parts of it die."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import redis
+import torch
+
+from ml.data import load_dataset
+from ml.events import Evaluated, Points
+from ml.spec import RunSpec
+from ml.train import train
+from tests import processes
+from tests.conftest import Stack
+from tests.processes import Process, wait_for
+
+pytestmark = pytest.mark.slow
+
+QUICK: dict[str, Any] = {
+    "dataset": "digits",
+    "train_size": 512,
+    "val_size": 100,
+    "epochs": 2,
+    "lr": 0.05,
+    "momentum": 0.9,
+    "model_options": {"activation": "relu"},
+}
+LONG = {**QUICK, "epochs": 2_000}
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Yard:
+    """A web process and workers of one test, and shorthands for what it asks of them."""
+
+    http: httpx.Client
+    env: dict[str, str]
+    directory: Path
+    redis_url: str
+    cleanup: ExitStack
+    workers: list[Process] = field(default_factory=list)
+
+    def add_worker(self, slots: int = 1) -> Process:
+        worker = self.cleanup.enter_context(
+            processes.worker_process(self.env, slots, directory=self.directory)
+        )
+        self.workers.append(worker)
+        return worker
+
+    def submit(self, **spec: Any) -> str:
+        answer = self.http.post("/api/v1/runs", json={"spec": spec}).raise_for_status()
+        run_id: str = answer.json()["id"]
+        return run_id
+
+    def get(self, run_id: str) -> Json:
+        answer: Json = self.http.get(f"/api/v1/runs/{run_id}").json()
+        return answer
+
+    def ask(self, run_id: str, action: str) -> None:
+        self.http.post(f"/api/v1/runs/{run_id}/{action}").raise_for_status()
+
+    def wait(self, run_id: str, condition: Callable[[Json], bool], within_s: float = 90) -> Json:
+        def look() -> Json | None:
+            run = self.get(run_id)
+            return run if condition(run) else None
+
+        return wait_for(look, f"run {run_id}", within_s)
+
+    def wait_state(self, run_id: str, *states: str) -> Json:
+        return self.wait(run_id, lambda run: run["state"] in states)
+
+    def wait_steps(self, run_id: str, steps: int = 1) -> Json:
+        return self.wait(run_id, lambda run: run["state"] == "running" and run["step"] >= steps)
+
+    def series(self, run_id: str, metric: str = "train/loss") -> tuple[list[int], list[float]]:
+        answer = self.http.get("/api/v1/series", params={"run": run_id, "metric": metric, "points": 10_000})
+        (series,) = answer.json()["series"]
+        assert series["total"] == series["returned"]
+        return series["step"], series["value"]
+
+
+@contextmanager
+def a_yard(directory: Path, **settings: str) -> Iterator[Yard]:
+    with ExitStack() as cleanup:
+        broker = cleanup.enter_context(processes.redis_server(directory))
+        env = processes.trainyard_env(directory, broker_url=broker.broker_url, **settings)
+        processes.migrate(env)
+        web = cleanup.enter_context(processes.web_process(env, directory=directory))
+        http = cleanup.enter_context(httpx.Client(base_url=web.url, trust_env=False, timeout=30))
+        yield Yard(http, env, directory, broker.url, cleanup)
+
+
+@pytest.fixture(scope="module")
+def empty_yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+    with a_yard(tmp_path_factory.mktemp("yard"), LEASE_S="3") as made:
+        yield made
+
+
+@pytest.fixture
+def yard(empty_yard: Yard) -> Iterator[Yard]:
+    """A web process without workers; those that the test adds are stopped at its end."""
+    with ExitStack() as cleanup:
+        yield replace(empty_yard, env=dict(empty_yard.env), cleanup=cleanup, workers=[])
+
+
+@pytest.fixture
+def shared(stack: Stack) -> Iterator[Yard]:
+    """The session's stack with its worker of two slots, for tests that leave it as it was."""
+    with stack.http as http, ExitStack() as cleanup:
+        yield Yard(http, stack.env, stack.directory, "", cleanup, [stack.worker])
+
+
+def trainers(worker: Process) -> list[psutil.Process]:
+    """The trainers of our own worker; others may run on this machine."""
+    children = psutil.Process(worker.pid).children(recursive=True)
+    return [child for child in children if "worker.trainer" in child.cmdline()]
+
+
+def busy_trainer(worker: Process, run_id: str) -> psutil.Process:
+    """The trainer that holds the run's log open."""
+    log = f"runs/{run_id}/attempt-"
+
+    def look() -> psutil.Process | None:
+        for process in trainers(worker):
+            with suppress(FileNotFoundError, PermissionError):  # a file was closed, or the process ended
+                links = [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in (1, 2)]
+                if any(log in link for link in links):
+                    return process
+        return None
+
+    return wait_for(look, "the run's trainer", 60)
+
+
+def plain_training(**spec: Any) -> tuple[list[float], list[float]]:
+    """Losses and validation accuracies of the same spec, trained here with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    losses, accuracies = [], []
+    data = load_dataset(spec["dataset"], Path("unused"))
+    for event in train(RunSpec(**spec), data, device=torch.device("cpu")):
+        if isinstance(event, Points):
+            losses += event.values["train/loss"]
+        elif isinstance(event, Evaluated):
+            accuracies.append(event.accuracy)
+    torch.set_num_threads(threads)
+    return losses, accuracies
+
+
+def test_a_run_has_every_step_once_and_the_very_losses_of_the_plain_loop(shared: Yard) -> None:
+    run_id = shared.submit(**QUICK)
+    run = shared.wait_state(run_id, "finished", "failed")
+    assert run["state"] == "finished", run
+    if run["resolved"]["threads"] == 1:
+        losses, accuracies = plain_training(**QUICK)
+        assert shared.series(run_id) == (list(range(1, 17)), losses)
+        assert shared.series(run_id, "val/accuracy") == ([8, 16], accuracies)
+    steps, _ = shared.series(run_id, "train/lr")
+    assert steps == list(range(1, 17))
+    assert run["progress"] == 1.0
+    assert run["resolved"]["data_digest"]
+    assert [event["to"] for event in run["events"]] == ["queued", "running", "finished"]
+
+
+def test_a_killed_trainer_is_replaced_and_the_series_is_that_of_an_undisturbed_run(shared: Yard) -> None:
+    spec = {**QUICK, "epochs": 60}
+    run_id = shared.submit(**spec)
+    shared.wait_steps(run_id, 20)
+    busy_trainer(shared.workers[0], run_id).kill()
+    run = shared.wait_state(run_id, "finished", "failed")
+    assert (run["state"], run["attempt"]) == ("finished", 2), run
+    undisturbed = shared.submit(**spec)
+    shared.wait_state(undisturbed, "finished")
+    assert shared.series(run_id) == shared.series(undisturbed)
+    assert shared.series(run_id, "val/loss") == shared.series(undisturbed, "val/loss")
+    assert any("signal 9" in event["reason"] for event in run["events"])
+
+
+def test_a_run_paused_and_resumed_is_that_of_an_undisturbed_run(shared: Yard) -> None:
+    spec = {**QUICK, "epochs": 60, "seed": 3}
+    run_id = shared.submit(**spec)
+    shared.wait_steps(run_id, 10)
+    shared.ask(run_id, "pause")
+    paused = shared.wait_state(run_id, "paused", "finished")
+    assert paused["state"] == "paused", "the run was over before it could be paused"
+    shared.ask(run_id, "resume")
+    run = shared.wait_state(run_id, "finished", "failed")
+    assert (run["state"], run["attempt"]) == ("finished", 2), run
+    undisturbed = shared.submit(**spec)
+    shared.wait_state(undisturbed, "finished")
+    assert shared.series(run_id) == shared.series(undisturbed)
+
+
+def test_a_torn_checkpoint_costs_time_but_no_step(shared: Yard) -> None:
+    run_id = shared.submit(**LONG)
+    shared.wait_steps(run_id, 10)
+    shared.ask(run_id, "pause")
+    shared.wait_state(run_id, "paused")
+    for path in (shared.directory / "runs" / run_id).glob("checkpoint-*.pt"):
+        path.write_bytes(path.read_bytes()[:100])
+    shared.ask(run_id, "resume")
+    shared.wait(run_id, lambda run: any("damaged" in event["reason"] for event in run["events"]))
+    shared.wait(run_id, lambda run: run["summary"].get("train/loss", {}).get("count", 0) > 0)
+    steps, _ = shared.series(run_id)
+    assert steps == list(range(1, len(steps) + 1))
+    shared.ask(run_id, "cancel")
+    shared.wait_state(run_id, "canceled")
+
+
+def test_when_a_worker_is_killed_its_trainers_end_and_another_goes_on(yard: Yard) -> None:
+    first = yard.add_worker(slots=1)
+    run_id = yard.submit(**LONG)
+    yard.wait_steps(run_id, 5)
+    orphan = busy_trainer(first, run_id)
+    yard.add_worker(slots=1)
+    first.popen.send_signal(signal.SIGKILL)
+    first.popen.wait(10)
+    wait_for(
+        lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, "the orphan's end", 10
+    )
+    run = yard.wait(run_id, lambda run: run["attempt"] == 2 and run["step"] > 0)
+    assert any("stopped answering" in event["reason"] for event in run["events"])
+    steps, _ = yard.series(run_id)
+    assert steps == list(range(1, len(steps) + 1))
+    yard.ask(run_id, "cancel")
+    yard.wait_state(run_id, "canceled")
+
+
+def test_a_worker_that_is_stopped_gives_its_run_back_uncharged(yard: Yard) -> None:
+    worker = yard.add_worker(slots=1)
+    run_id = yard.submit(**LONG)
+    before = yard.wait_steps(run_id, 5)
+    assert worker.stop(signal.SIGTERM, 40) == 0
+    run = yard.wait_state(run_id, "queued")
+    assert run["step"] >= before["step"]
+    assert "shuts down" in run["events"][-1]["reason"]
+    yard.add_worker(slots=1)
+    resumed = yard.wait(run_id, lambda again: again["attempt"] == 2 and again["step"] > run["step"])
+    assert "resumes from step" in resumed["events"][-1]["reason"]
+    steps, _ = yard.series(run_id)
+    assert steps == list(range(1, len(steps) + 1))
+    yard.ask(run_id, "cancel")
+    yard.wait_state(run_id, "canceled")
+
+
+def test_a_run_whose_trainers_keep_dying_is_given_up(tmp_path: Path) -> None:
+    with a_yard(tmp_path, MAX_FAILURES="2") as yard:
+        worker = yard.add_worker(slots=1)
+        run_id = yard.submit(**LONG)
+        for attempt in (1, 2):
+            yard.wait(run_id, lambda run, n=attempt: run["attempt"] == n and run["state"] == "running")  # type: ignore[misc]
+            busy_trainer(worker, run_id).kill()
+        run = yard.wait_state(run_id, "failed")
+    assert "gave up after 2 failed attempts" in run["error"]
+    assert run["attempt"] == 2
+
+
+def test_a_hundred_messages_for_one_run_train_it_once(yard: Yard) -> None:
+    run_id = yard.submit(**QUICK)
+    message = _message(yard)
+    with redis.Redis.from_url(yard.redis_url) as client:
+        client.rpush("runs", *[message] * 100)
+    yard.add_worker(slots=2)
+    run = yard.wait_state(run_id, "finished")
+    assert run["attempt"] == 1
+    with redis.Redis.from_url(yard.redis_url) as client:
+        wait_for(lambda: client.llen("runs") == 0, "the queue to drain", 30)
+    assert yard.get(run_id)["attempt"] == 1
+
+
+def _message(yard: Yard) -> bytes:
+    with redis.Redis.from_url(yard.redis_url) as client:
+        (message,) = client.lrange("runs", 0, 0)
+        assert isinstance(message, bytes)
+        return message
+
+
+def test_garbage_in_the_queue_leaves_the_worker_alive(yard: Yard) -> None:
+    canary = yard.directory / "canary"
+    first = yard.submit(**QUICK)
+    message = json.loads(_message(yard))
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mknod, (str(canary),)
+
+    pickled = {**message, "content-type": "application/x-python-serialize"}
+    pickled["body"] = base64.b64encode(pickle.dumps(Bomb())).decode()
+    pickled["properties"] = {**message["properties"], "body_encoding": "base64"}
+    unknown = {**message, "headers": {**message["headers"], "task": "nobody.knows"}}
+    with redis.Redis.from_url(yard.redis_url) as client:
+        client.rpush("runs", json.dumps(pickled), json.dumps(unknown))
+    worker = yard.add_worker(slots=1)
+    yard.wait_state(first, "finished")
+    yard.wait_state(yard.submit(**QUICK), "finished")
+    worker.check()
+    assert not canary.exists()
+
+
+def test_a_waiting_run_is_canceled_at_once_and_a_training_one_soon(shared: Yard) -> None:
+    running = shared.submit(**LONG)
+    shared.wait_steps(running)
+    shared.ask(running, "cancel")
+    run = shared.wait_state(running, "canceled")
+    steps, _ = shared.series(running)
+    assert steps == list(range(1, run["step"] + 1))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_shows(shared: Yard) -> None:
+    run_id = shared.submit(**{**QUICK, "lr": 10.0, "momentum": 0.99, "input_scaling": "raw"})
+    run = shared.wait_state(run_id, "failed", "finished")
+    assert run["state"] == "failed"
+    assert "step" in run["error"]
+    _, values = shared.series(run_id)
+    assert values[-1] in ("NaN", "Infinity")  # type: ignore[comparison-overlap]
+
+
+def test_a_data_set_that_is_not_there_says_what_to_do(yard: Yard) -> None:
+    yard.cleanup.callback(lambda: None)
+    yard.env["TRAINYARD_DATASETS"] = str(yard.directory / "empty")
+    yard.env["http_proxy"] = yard.env["https_proxy"] = "http://127.0.0.1:9"  # no download in this test
+    yard.add_worker(slots=1)
+    run_id = yard.submit(dataset="fashion-mnist", epochs=1)
+    run = yard.wait_state(run_id, "failed")
+    assert "digits" in run["error"]
+    assert run["error_tail"]
