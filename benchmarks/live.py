@@ -21,17 +21,27 @@ from ml.catalog import DATASETS
 from tests import processes
 
 SUBMISSIONS = 7
-LENET: dict[str, Any] = {"model": "lenet", "lr": 0.05, "momentum": 0.9, "model_options": {"activation": "relu"}}
+LENET: dict[str, Any] = {
+    "model": "lenet",
+    "lr": 0.05,
+    "momentum": 0.9,
+    "model_options": {"activation": "relu"},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--browser", action="store_true", help="also measure in Chromium, to the curve on the page")
+    parser.add_argument(
+        "--browser", action="store_true", help="also measure in Chromium, to the curve on the page"
+    )
     parser.add_argument("--seconds", type=float, default=30, help="how long to follow two runs")
     args = parser.parse_args()
     root = Path(os.environ.get("TRAINYARD_DATASETS", "/nonexistent"))
     dataset = "mnist" if DATASETS["mnist"].on_disk(root) else "digits"
-    with tempfile.TemporaryDirectory(prefix="trainyard-bench-") as home, processes.redis_server(Path(home)) as redis:
+    with (
+        tempfile.TemporaryDirectory(prefix="trainyard-bench-") as home,
+        processes.redis_server(Path(home)) as redis,
+    ):
         directory = Path(home)
         env = processes.trainyard_env(directory, broker_url=redis.broker_url)
         processes.migrate(env)
@@ -65,15 +75,21 @@ def submit_to_first_loss(http: httpx.Client, dataset: str) -> float:
     with http.stream("GET", "/api/v1/events", params={"run": run_id}) as stream:
         next(data for data in events(stream) if "series" in data)
     took = time.perf_counter() - began
-    processes.wait_for(lambda: http.get(f"/api/v1/runs/{run_id}").json()["state"] == "finished", "the end", 60)
+    wait_for_state(http, run_id, "finished")
     return took
+
+
+def wait_for_state(http: httpx.Client, run_id: str, state: str) -> None:
+    processes.wait_for(lambda: http.get(f"/api/v1/runs/{run_id}").json()["state"] == state, state, 60)
 
 
 def wait_until_warm(http: httpx.Client) -> None:
     """An idle worker, its next trainers ready: what a person meets who did not just start another run."""
     idle_since = time.monotonic()
     processes.wait_for(
-        lambda: time.monotonic() - idle_since > 12 and http.get("/api/v1/queue").json()["free_slots"] >= 1, "warmth", 60
+        lambda: time.monotonic() - idle_since > 12 and http.get("/api/v1/queue").json()["free_slots"] >= 1,
+        "warmth",
+        60,
     )
 
 
@@ -102,29 +118,24 @@ def step_to_event(http: httpx.Client, dataset: str, seconds: float) -> list[floa
                 break
     for run_id in runs:
         http.post(f"/api/v1/runs/{run_id}/cancel")
-        processes.wait_for(lambda: http.get(f"/api/v1/runs/{run_id}").json()["state"] == "canceled", "the end", 60)  # noqa: B023
+        wait_for_state(http, run_id, "canceled")
     return delays
 
 
 def in_browser(url: str, http: httpx.Client, dataset: str) -> list[float]:
     """Press the form's button; until the run's page has drawn a loss."""
-    from playwright.sync_api import sync_playwright
+    from tests.browser import DRAWN, chromium
 
-    from tests.browser import CHROMIUM, FLAGS
-
-    drawn = "[...document.querySelectorAll('.js-plotly-plot')].some(p => p.data.some(t => t.y && t.y.length > 0))"
     seconds = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         page = browser.new_page()
         for _ in range(SUBMISSIONS):
             wait_until_warm(http)
             page.goto(f"{url}/new?model=lenet&dataset={dataset}&train_size=1000&val_size=200&epochs=2")
             began = time.perf_counter()
-            page.locator("[data-submit-run]").click()
-            page.wait_for_function(drawn)
+            page.get_by_role("button", name="Start training").click()
+            page.wait_for_function(DRAWN)
             seconds.append(time.perf_counter() - began)
-        browser.close()
     return seconds
 
 

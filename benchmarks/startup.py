@@ -28,7 +28,10 @@ def main() -> None:
                 url = f"http://127.0.0.1:{port}"
                 began = time.perf_counter()
                 with processes.running(
-                    "web", [sys.executable, "-m", "app"], directory=directory, env={**env, "TRAINYARD_PORT": str(port)}
+                    "web",
+                    [sys.executable, "-m", "app"],
+                    directory=directory,
+                    env={**env, "TRAINYARD_PORT": str(port)},
                 ) as web:
                     processes.wait_for(lambda: processes.answers(f"{url}/healthz"), "a 200", process=web)  # noqa: B023
                     seconds.append(time.perf_counter() - began)

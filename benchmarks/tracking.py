@@ -42,9 +42,16 @@ def main() -> None:
     root = Path(os.environ.get("TRAINYARD_DATASETS", "datasets"))
     data = load_dataset("mnist", root)
     spec = RunSpec(
-        train_size=args.train_size, val_size=10, epochs=1, lr=0.05, momentum=0.9, model_options={"activation": "relu"}
+        train_size=args.train_size,
+        val_size=10,
+        epochs=1,
+        lr=0.05,
+        momentum=0.9,
+        model_options={"activation": "relu"},
     )
-    bare, silent, tracked = [], [], []
+    bare: list[float] = []
+    silent: list[float] = []
+    tracked: list[float] = []
     with tempfile.TemporaryDirectory(prefix="trainyard-bench-") as home:
         settings = Settings(data_dir=Path(home), datasets=root)
         migrate(settings.database_url)

@@ -1,4 +1,4 @@
-"""Make the README's pictures of a running server: `python docs/screenshots.py URL` (the address of a page).
+"""Make the README's pictures of a running server: `python -m docs.screenshots URL` (the address of a page).
 
 Needs Chromium and `pip install playwright`. Writes docs/images/compare-light.png and compare-dark.png.
 """
@@ -8,25 +8,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
-from tests.browser import CHROMIUM, FLAGS
+from tests.browser import DRAWN, chromium
 
 IMAGES = Path(__file__).parent / "images"
-DRAWN = "[...document.querySelectorAll('.js-plotly-plot')].some(p => p.data.some(t => t.y && t.y.length > 0))"
 
 
 def main() -> None:
     (url,) = sys.argv[1:]
     IMAGES.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         for scheme in ("light", "dark"):
-            page = browser.new_page(viewport={"width": 1440, "height": 1000}, color_scheme=scheme)
+            size = {"width": 1440, "height": 1000}
+            page = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
             page.goto(url)
             page.wait_for_function(DRAWN)
             page.screenshot(path=IMAGES / f"compare-{scheme}.png")
-        browser.close()
 
 
 if __name__ == "__main__":

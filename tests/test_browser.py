@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,42 +17,25 @@ from playwright.sync_api import (
     Page,
     Request,
     expect,
-    sync_playwright,
 )
 
+from tests.browser import NoChromium, chromium
 from tests.conftest import Stack
 
 pytestmark = pytest.mark.slow
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-    "--no-first-run",
-]
 EVIL = '</script><img src=x onerror="window.__pwned=1">\'{{7*7}}<b>bold</b>'
 WATCH = "addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective, e.blockedURI))"
 WIDTHS = {"wide": (1440, 900), "narrow": (390, 844)}
 
 
-def find_chromium(own: str) -> str | None:
-    """TRAINYARD_CHROMIUM, playwright's own, or one that the system has."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = [os.environ.get("TRAINYARD_CHROMIUM"), own, *(shutil.which(name) for name in names)]
-    return next((path for path in found if path and Path(path).exists()), None)
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        path = find_chromium(playwright.chromium.executable_path)
-        if path is None:
-            pytest.skip("no Chromium: run `playwright install chromium`, or set TRAINYARD_CHROMIUM to one")
-        started = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield started
-        started.close()
+    try:
+        with chromium() as started:
+            yield started
+    except NoChromium as missing:
+        pytest.skip(str(missing))
 
 
 @dataclass
