@@ -50,6 +50,7 @@ class Database:
         Raises: Unavailable, when the database is locked or cannot be reached.
         """
         with _translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            session.connection()  # waits for its turn here, so that a lease counts from then
             yield session
 
     @contextmanager

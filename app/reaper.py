@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 REPUBLISH_S = 15.0
+BUSY_S = 0.5  # a write that waits for longer than this says that workers wait too
 NEVER_S = 1e9
 
 
@@ -49,7 +50,8 @@ class Reaper:
     def tick(self) -> None:
         """Give slept-through leases one more term; otherwise reap, then publish what was forgotten.
 
-        A tick that fails counts as slept: while the database was away, no worker could renew its lease.
+        A tick that fails counts as slept: while the database was away, no worker could renew its lease. So does one
+        that had to wait to write: the worker whose lease has expired may be waiting just behind.
         """
         slept_s = time.time() - self._last_tick
         with self._db.read() as s:
@@ -65,7 +67,10 @@ class Reaper:
         if due:
             # A message that is still at the broker only waits for a free slot; another copy would pile up there.
             lost = waiting > 0 and (queue.depth() or 0) < waiting
+            asked_at = time.monotonic()
             with self._db.begin() as s:
+                if time.monotonic() - asked_at > BUSY_S:
+                    runs.extend_leases(s, self._settings.lease_s)
                 for run_id, state in runs.reap_expired(s, max_failures=self._settings.max_failures):
                     log.warning("reaper: run %s lost its worker, now %s", run_id, state)
                 forgotten = runs.take_unpublished(s, after_s=REPUBLISH_S if lost else NEVER_S)

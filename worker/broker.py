@@ -11,7 +11,7 @@ from kombu.transport import redis
 log = logging.getLogger(__name__)
 
 
-class Channel(redis.Channel):  # type: ignore[misc]
+class Channel(redis.Channel):
     """Throws away what cannot be read as a message; kombu lets the error through, and Celery ends the worker on it.
 
     Nothing is lost by that: a run that waits in the database is published again.
@@ -19,7 +19,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
-            return super()._brpop_read(**options)
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             log.warning(
                 "threw away a message that is none of ours: %s: %s", type(error).__name__, str(error)[:200]

@@ -44,8 +44,8 @@ class Supervisor:
 
     def supervise(self, run_id: str) -> None:
         """Train the run if it is still to be had; returns when its attempt is over."""
-        if self.stopping.is_set():
-            return  # it stays queued in the database, and is published again
+        if self.stopping.is_set() or not isinstance(run_id, str):
+            return  # it stays queued in the database, and is published again; what is no id came from elsewhere
         slot = self.slots.acquire()
         try:
             with self.db.begin() as s:
