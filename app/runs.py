@@ -85,7 +85,7 @@ def new_id() -> str:
 # -- creation -------------------------------------------------------------------------------------------------------
 
 
-def create_run(s: Session, new: NewRun, *, max_queued: int, max_failures: int = 3) -> tuple[Run, bool]:
+def create_run(s: Session, new: NewRun, *, max_queued: int) -> tuple[Run, bool]:
     """The new row, and whether it is new: a known idempotency key gives the run that it made before.
 
     Raises: TooMany when the queue is full; Conflict when the key was used for another request.

@@ -13,10 +13,7 @@ from app.settings import Settings
 def create(db: Database, settings: Settings, wanted: list[runs.NewRun]) -> tuple[list[dict[str, Any]], bool]:
     """Store all of these runs or none, then tell the workers. Their briefs, and whether they are new."""
     with db.begin() as s:
-        made = [
-            runs.create_run(s, new, max_queued=settings.max_queued, max_failures=settings.max_failures)
-            for new in wanted
-        ]
+        made = [runs.create_run(s, new, max_queued=settings.max_queued) for new in wanted]
         rows = listing.briefs(s, [run for run, _ in made])
     publish(db, [run.id for run, is_new in made if is_new and run.kind == "training"])
     return rows, all(is_new for _, is_new in made)

@@ -20,13 +20,13 @@ def explain(error: Mapping[str, Any], known: Iterable[str] = ()) -> str:
     kind, context = error["type"], error.get("ctx") or {}
     match kind:
         case "less_than_equal":
-            return f"must be at most {context['le']:,}"
+            return f"must be at most {_plain(context['le'])}"
         case "less_than":
-            return f"must be less than {context['lt']:,}"
+            return f"must be less than {_plain(context['lt'])}"
         case "greater_than_equal":
-            return f"must be at least {context['ge']:,}"
+            return f"must be at least {_plain(context['ge'])}"
         case "greater_than":
-            return f"must be greater than {context['gt']:,}"
+            return f"must be greater than {_plain(context['gt'])}"
         case "finite_number":
             return "must be a finite number, not NaN or infinity"
         case "int_type" | "int_parsing" | "int_from_float":
@@ -47,6 +47,11 @@ def explain(error: Mapping[str, Any], known: Iterable[str] = ()) -> str:
             return _unknown(str(error["loc"][-1]), known)
     message = str(error["msg"])
     return message.removeprefix("Value error, ")
+
+
+def _plain(bound: float) -> str:
+    whole = int(bound)
+    return f"{whole:,}" if whole == bound else f"{bound:g}"
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
