@@ -255,7 +255,9 @@ def report(
     if is_new:
         series.append_chunks(s, run_id, seq, points)
     documents = {"checkpoint": checkpoint, "resolved": resolved}
-    changed = {name: document for name, document in documents.items() if document is not None}
+    changed: dict[str, Any] = {name: document for name, document in documents.items() if document is not None}
+    if checkpoint is not None:
+        changed["failures"] = 0  # it gets on: deaths far apart are no crash loop
     if changed:
         s.execute(update(Run).where(col(Run.id) == run_id).values(changed))
     return Flags(*flags)

@@ -1,13 +1,16 @@
-"""Submitting runs: store them in one transaction, then tell the workers."""
+"""What a person asks for that is more than a row: runs submitted, run again, deleted with their files."""
 
 from __future__ import annotations
 
+import shutil
 from itertools import takewhile
 from typing import Any
 
 from app import listing, queue, runs
 from app.db import Database
+from app.errors import Invalid
 from app.settings import Settings
+from ml.spec import RunSpec
 
 
 def create(db: Database, settings: Settings, wanted: list[runs.NewRun]) -> tuple[list[dict[str, Any]], bool]:
@@ -17,6 +20,31 @@ def create(db: Database, settings: Settings, wanted: list[runs.NewRun]) -> tuple
         rows = listing.briefs(s, [run for run, _ in made])
     publish(db, [run.id for run, is_new in made if is_new and run.kind == "training"])
     return rows, all(is_new for _, is_new in made)
+
+
+def clone(db: Database, settings: Settings, run_id: str) -> dict[str, Any]:
+    """A new run with the same spec, name, experiment and tags; its brief.
+
+    Raises: NotFound; Invalid for a run that an outside script drove.
+    """
+    with db.read() as s:
+        run = runs.get_run(s, run_id)
+    if run.kind != "training":
+        raise Invalid("an outside script drove this run; start it there again")
+    new = runs.NewRun(RunSpec.model_validate(run.spec), run.name, run.experiment, run.tags)
+    return create(db, settings, [new])[0][0]
+
+
+def delete(db: Database, settings: Settings, run_id: str) -> None:
+    """Delete a run with all that it measured, its logs and its checkpoints.
+
+    Raises: NotFound; Conflict while it runs or waits.
+    """
+    with db.begin() as s:
+        runs.delete_run(s, run_id)
+    shutil.rmtree(
+        settings.runs_dir / run_id, ignore_errors=True
+    )  # the row was there, so the id is one of ours
 
 
 def publish(db: Database, run_ids: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
-from sqlmodel import select
+from sqlmodel import col, select
 
 from app import queue, runs, series
 from app.db import Database
@@ -603,3 +603,18 @@ def test_threads_that_claim_at_once_win_each_run_once(db: Database) -> None:
         assert {run.attempt for run in s.exec(select(Run))} == {1}
         claims = s.exec(select(RunEvent.run_id).where(RunEvent.to_state == RUNNING)).all()
     assert sorted(claims) == sorted(made)
+
+
+def test_a_checkpoint_forgives_earlier_failures(db: Database) -> None:
+    run_id = make_run(db)
+    with db.begin() as s:
+        runs.claim_run(s, run_id, "w1", lease_s=-1)
+    with db.begin() as s:
+        runs.reap_expired(s, max_failures=3)
+        assert runs.get_run(s, run_id).failures == 1
+        s.execute(update(Run).where(col(Run.id) == run_id).values(not_before=0.0))
+    pointer = {"file": "checkpoint-2-1.pt", "sha256": "0", "step": 1, "epoch": 1}
+    with db.begin() as s:
+        runs.claim_run(s, run_id, "w2", 20)
+        runs.report(s, run_id, 2, 1, {}, lease_s=20, step=1, checkpoint=pointer)
+        assert runs.get_run(s, run_id).failures == 0

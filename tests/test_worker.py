@@ -173,6 +173,10 @@ def test_a_run_has_every_step_once_and_the_very_losses_of_the_plain_loop(shared:
     assert run["progress"] == 1.0
     assert run["resolved"]["data_digest"]
     assert [event["to"] for event in run["events"]] == ["queued", "running", "finished"]
+    files = shared.directory / "runs" / run_id
+    assert list(files.glob("checkpoint-*.pt"))
+    shared.http.delete(f"/api/v1/runs/{run_id}").raise_for_status()
+    assert not files.exists()
 
 
 def test_a_killed_trainer_is_replaced_and_the_series_is_that_of_an_undisturbed_run(shared: Yard) -> None:

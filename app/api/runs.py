@@ -130,9 +130,9 @@ def edit_run(run_id: str, body: EditBody, db: Db) -> Json:
 
 
 @router.delete("/runs/{run_id}", status_code=204, summary="Delete a run that does not run")
-def delete_run(run_id: str, db: Db) -> None:
-    with db.begin() as s:
-        runs.delete_run(s, run_id)
+def delete_run(run_id: str, db: Db, settings: AppSettings) -> None:
+    """With all that it measured, its logs and its checkpoints."""
+    submit.delete(db, settings, run_id)
 
 
 @router.post("/runs/{run_id}/cancel", summary="Cancel a run")
@@ -160,12 +160,7 @@ def resume_run(run_id: str, db: Db) -> Json:
 
 @router.post("/runs/{run_id}/clone", status_code=201, summary="Start a new run with the same spec")
 def clone_run(run_id: str, db: Db, settings: AppSettings) -> Json:
-    with db.read() as s:
-        run = runs.get_run(s, run_id)
-    if run.kind != "training":
-        raise Invalid("an outside script drove this run; start it there again")
-    new = runs.NewRun(RunSpec.model_validate(run.spec), run.name, run.experiment, run.tags)
-    return submit.create(db, settings, [new])[0][0]
+    return submit.clone(db, settings, run_id)
 
 
 @router.post("/runs/{run_id}/finish", tags=["external runs"], summary="End an external run")

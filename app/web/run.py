@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -141,18 +141,12 @@ router.post("/runs/{run_id}/resume", name="ask_resume")(_ask(runs.resume_run, pu
 
 
 @router.post("/runs/{run_id}/delete", name="ask_delete")
-def delete_run(request: Request, run_id: str, db: Db) -> Response:
-    with db.begin() as s:
-        runs.delete_run(s, run_id)
+def delete_run(request: Request, run_id: str, db: Db, settings: AppSettings) -> Response:
+    submit.delete(db, settings, run_id)
     return RedirectResponse(local_url(request, "page_runs"), 303)
 
 
 @router.post("/runs/{run_id}/clone", name="ask_clone")
 def clone_run(request: Request, run_id: str, db: Db, settings: AppSettings) -> Response:
-    with db.read() as s:
-        run = runs.get_run(s, run_id)
-    wanted: Sequence[runs.NewRun] = [
-        runs.NewRun(RunSpec.model_validate(run.spec), run.name, run.experiment, run.tags)
-    ]
-    rows, _is_new = submit.create(db, settings, list(wanted))
-    return RedirectResponse(local_url(request, "page_run", run_id=rows[0]["id"]), 303)
+    row = submit.clone(db, settings, run_id)
+    return RedirectResponse(local_url(request, "page_run", run_id=row["id"]), 303)
