@@ -21,7 +21,6 @@ from app.settings import database_url
 from tests import processes
 from tests.processes import Postgres, Process, Web
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts background jobs so, and every process of ours would inherit it: Ctrl-C could not be tested.
     signal.signal(signal.SIGINT, signal.default_int_handler)
