@@ -55,8 +55,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.db = Database(settings.database_url)
     app.state.hub = Hub(app.state.db)
-    for module in (runs, series, events, system):
-        app.include_router(module.router)
+    for router in (runs.router, runs.external, series.router, events.router, system.router):
+        app.include_router(router)
     web.install(app)
     app.mount("/static/plotly", StaticFiles(directory=PLOTLY_DIR), name="plotly")
     app.mount("/static/swagger", StaticFiles(directory=SWAGGER_DIR), name="swagger")

@@ -124,7 +124,7 @@ def step_to_event(http: httpx.Client, dataset: str, seconds: float) -> list[floa
 
 def in_browser(url: str, http: httpx.Client, dataset: str) -> list[float]:
     """Press the form's button; until the run's page has drawn a loss."""
-    from tests.browser import DRAWN, chromium
+    from tests.browser import CURVE, chromium
 
     seconds = []
     with chromium() as browser:
@@ -134,7 +134,7 @@ def in_browser(url: str, http: httpx.Client, dataset: str) -> list[float]:
             page.goto(f"{url}/new?model=lenet&dataset={dataset}&train_size=1000&val_size=200&epochs=2")
             began = time.perf_counter()
             page.get_by_role("button", name="Start training").click()
-            page.wait_for_function(DRAWN)
+            page.locator(CURVE).first.wait_for(state="attached")
             seconds.append(time.perf_counter() - began)
     return seconds
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.browser import DRAWN, chromium
+from tests.browser import CURVE, chromium
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -21,7 +21,7 @@ def main() -> None:
             size = {"width": 1440, "height": 1000}
             page = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
             page.goto(url)
-            page.wait_for_function(DRAWN)
+            page.locator(CURVE).first.wait_for(state="attached")
             page.screenshot(path=IMAGES / f"compare-{scheme}.png")
 
 

@@ -19,7 +19,7 @@ ARGUMENTS = [
     "--no-first-run",
 ]
 MISSING = "no Chromium: run `playwright install chromium`, or set TRAINYARD_CHROMIUM to one"
-DRAWN = "[...document.querySelectorAll('.js-plotly-plot')].some(p => p.data.some(t => t.y && t.y.length > 0))"
+CURVE = ".js-plotly-plot .scatterlayer path.js-line[d]"  # a series that Plotly has drawn
 
 
 class NoChromium(RuntimeError):

@@ -21,6 +21,7 @@ from ml.catalog import MODELS
 from ml.spec import RunSpec
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
+external = APIRouter(prefix="/api/v1", tags=["external runs"])
 
 Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -163,13 +164,13 @@ def clone_run(run_id: str, db: Db, settings: AppSettings) -> Json:
     return submit.clone(db, settings, run_id)
 
 
-@router.post("/runs/{run_id}/finish", tags=["external runs"], summary="End an external run")
+@external.post("/runs/{run_id}/finish", summary="End an external run")
 def finish_run(run_id: str, body: FinishBody, db: Db) -> Json:
     with db.begin() as s:
         return detail(s, runs.finish_external(s, run_id, body.state, body.error))
 
 
-@router.post("/runs/{run_id}/metrics", tags=["external runs"], summary="Send points of an external run")
+@external.post("/runs/{run_id}/metrics", summary="Send points of an external run")
 def append_metrics(run_id: str, body: MetricsBody, db: Db) -> Json:
     """Any order of steps; of points at one step the last written wins; a repeated `batch` changes nothing."""
     points = _blocks(body)
