@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(
         20.0, ge=1, description="A run whose worker is silent for this long is given to another."
     )
-    flush_s: float = Field(0.2, gt=0, le=5, description="How often a trainer writes its points.")
+    flush_s: float = Field(0.25, gt=0, le=5, description="How often a trainer writes its points.")
     max_failures: int = Field(
         3, ge=1, le=100, description="A run that fails this often for no reason of its own ends."
     )

@@ -1,9 +1,9 @@
 """What tracking costs the training loop: `python -m benchmarks.tracking`. Needs MNIST in TRAINYARD_DATASETS.
 
-LeNet at batch 64 with one thread trains as in a trainer, every point, evaluation and checkpoint written to SQLite. Steps
-of 5 ms differ by tens of percent from round to round on a shared machine, far more than what is measured. So the
-instrument is timed itself: the time that the training thread spends on it, and the CPU that the reporter's thread takes.
-Two whole loops, with and without tracking, are printed beside it, with their spread.
+LeNet at batch 64 with one thread trains as in a trainer, every point, evaluation and checkpoint written to SQLite.
+Steps of 5 ms differ by tens of percent from round to round on a shared machine, far more than what is measured. So the
+instrument is timed itself: the time that the training thread spends on it, and the CPU that the reporter's thread
+takes. Two whole loops, with and without tracking, are printed beside it, with their spread.
 """
 
 from __future__ import annotations
@@ -81,18 +81,11 @@ def main() -> None:
     row("a step's numbers: accuracy, .item(), lists", [t / TALLY_STEPS * 1e6 for t in tally], "us")
     row("handing over and checkpoints, a step", [t.on_path / steps * 1e6 for t in tracked], "us")
     row("the reporter's thread, CPU a step", [t.reporter / steps * 1e6 for t in tracked], "us")
-    share = [
-        (a / TALLY_STEPS + t.on_path / steps) / (b / steps) * 100
-        for a, t, b in zip(tally, tracked, bare, strict=True)
-    ]
-    row("of the loop: numbers and handing over", share, "%")
-    row(
-        "of the loop: handing over",
-        [t.on_path / b * 100 for t, b in zip(tracked, bare, strict=True)],
-        "%",
-        "< 1 %",
-    )
-    row("of a core: the reporter's thread", [t.reporter / t.whole * 100 for t in tracked], "%", "< 1 %")
+    rounds = list(zip(tally, tracked, bare, strict=True))
+    both = [(a / TALLY_STEPS + t.on_path / steps) / (b / steps) * 100 for a, t, b in rounds]
+    row("of the loop: numbers and handing over", both, "%", "< 1 %")
+    row("of the loop: handing over", [t.on_path / b * 100 for _, t, b in rounds], "%")
+    row("of another core: the reporter's thread", [t.reporter / t.whole * 100 for t in tracked], "%")
 
 
 def timed_bare(spec: RunSpec, data: Split) -> float:
