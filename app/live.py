@@ -63,9 +63,8 @@ class Stream:
         if item is None or self.inbox.full():
             self.closed = True
             item = None
-            while (
-                not self.inbox.empty()
-            ):  # all of it: an event id must never be told before one that it follows
+            # All of it: an event id must never be told before one that it follows.
+            while not self.inbox.empty():
                 self.inbox.get_nowait()
         self.inbox.put_nowait(item)
 
@@ -259,9 +258,7 @@ class Hub:
             since = told_ms / 1000 - RECENT_S if told_ms else now(s) - FIRST_S
             query = select(Run).where(col(Run.updated_at) > since).order_by(col(Run.updated_at).desc())
             changed = s.exec(query.limit(1_000)).all()[::-1]
-            return [
-                _run_item(run, brief) for run, brief in zip(changed, listing.briefs(s, changed), strict=True)
-            ]
+            return _as_they_are(s, changed)
 
     def _replay(self, run_id: str, cursor: int, told: int) -> tuple[list[Item], int, bool]:
         """Events that bring a stream from `cursor` on to now, the attempt that they are of, and whether more wait.
@@ -272,7 +269,7 @@ class Hub:
             run = s.exec(select(Run).where(col(Run.id) == run_id)).first()
             if run is None:
                 return [_gone(run_id)], told, False
-            state = _run_item(run, listing.briefs(s, [run])[0])
+            (state,) = _as_they_are(s, [run])
             points, more = _replay_points(s, run, cursor)
         begins = run.attempt != told
         ended = run.state in ENDED and not more and (bool(points) or not begins)
@@ -313,11 +310,15 @@ def _run_items(s: Session, run_ids: Sequence[str], seen: Mapping[str, Seen], at:
             known.key, known.sent_at = key, at
             known.revision, known.attempt = run.revision, run.attempt
             due.append(run)
-    return [_run_item(run, brief) for run, brief in zip(due, listing.briefs(s, due), strict=True)]
+    return _as_they_are(s, due)
 
 
-def _run_item(run: Run, brief: dict[str, Any]) -> Item:
-    return Item(run.id, run.seq, "run", json.dumps(brief, separators=(",", ":"), allow_nan=False))
+def _as_they_are(s: Session, found: Sequence[Run]) -> list[Item]:
+    """One `run` event a run."""
+    return [
+        Item(run.id, run.seq, "run", json.dumps(brief, separators=(",", ":"), allow_nan=False))
+        for run, brief in zip(found, listing.briefs(s, found), strict=True)
+    ]
 
 
 def points_items(chunks: Iterable[series.ChunkRow]) -> list[Item]:

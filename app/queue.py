@@ -6,6 +6,9 @@ The database is the queue of record. A message may be lost or doubled: the claim
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
@@ -72,10 +75,9 @@ def publish(run_id: str) -> bool:
 def depth() -> int | None:
     """How many messages wait at the broker; None when it does not answer."""
     try:
-        with celery.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
-            return int(connection.default_channel.client.llen(QUEUE))
-    except Exception as error:  # noqa: BLE001  # as in `ping`
+        with _client() as client:
+            return int(client.llen(QUEUE))
+    except Exception as error:  # noqa: BLE001  # redis and kombu raise unrelated families; all mean the same here
         log.warning("broker not reachable: %s", type(error).__name__)
         return None
 
@@ -83,10 +85,17 @@ def depth() -> int | None:
 def ping() -> str | None:
     """None when the broker answers; otherwise why not, without its URL."""
     try:
-        with publisher.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
-            connection.default_channel.client.ping()
-    except Exception as error:  # noqa: BLE001  # redis and kombu raise unrelated families; all mean the same here
+        with _client() as client:
+            client.ping()
+    except Exception as error:  # noqa: BLE001  # as in `depth`
         name = type(error).__name__
         return f"the broker does not answer ({name}); check that Redis runs and TRAINYARD_BROKER_URL is right"
     return None
+
+
+@contextmanager
+def _client() -> Iterator[Any]:
+    """The broker's Redis client, with the publisher's short patience."""
+    with publisher.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+        yield connection.default_channel.client

@@ -81,9 +81,8 @@ class Supervisor:
                     current = runs.get_run(s, run.id, lock=True)
                     if current.attempt != run.attempt or current.state != RUNNING:
                         return
-                    if (
-                        self.stopping.is_set()
-                    ):  # we ended it before it could let go itself: no fault of the run
+                    if self.stopping.is_set():
+                        # We ended it before it could let go itself: no fault of the run.
                         why = f"the worker shuts down; {describe_exit(code)}"
                         runs.release_run(s, run.id, run.attempt, self.name, why)
                         return

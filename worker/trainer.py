@@ -1,6 +1,6 @@
 """One attempt at one run: `python -m worker.trainer`, started by the supervisor before there is a run for it.
 
-It imports torch, says so, and waits on standard input for its job: so a run starts at once. The end of standard input
+It imports torch and waits on standard input for its job: so a run starts at once. The end of standard input
 means that the supervisor is gone, and so is the trainer then.
 
 Exit codes: 0 the run's state is recorded; 75 the supervisor is gone; 76 another attempt has the run; anything else is a
@@ -39,7 +39,6 @@ from worker.trainer_exit import read_tail
 log = logging.getLogger(__name__)
 
 EXIT_ORPHANED = 75
-READY = b"ready\n"
 CHECKPOINT_S = 10.0  # an epoch's snapshot is written at most this often, and asked for in longer epochs
 MID_EPOCH_S = 15.0
 
@@ -74,6 +73,8 @@ class Trainer:
                 if isinstance(event, Snapshot) and self.wanted():
                     return self.let_go()
                 self.ask_for_snapshot()
+        except Interrupted:
+            return self.let_go()
         except (ValueError, RuntimeError) as error:
             traceback.print_exc()
             return self.fail(error)
@@ -189,8 +190,6 @@ class Trainer:
 
     def fail(self, error: Exception) -> None:
         self.reporter.close()
-        if isinstance(error, Interrupted):
-            return self.let_go()
         reason = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         return self.end(FAILED, reason, tail=read_tail(Path(self.job.log)))
 
@@ -233,12 +232,9 @@ def send_output_to(path: Path) -> None:
 def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C in a terminal is for the worker, which then stops us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which then stops us
     settings = get_settings()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    os.write(1, READY)
     job = read_job()
     if job is None:
         return EXIT_ORPHANED
