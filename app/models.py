@@ -34,6 +34,7 @@ class Run(SQLModel, table=True):
     experiment: str | None = Field(default=None, max_length=200, index=True)
     tags: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     notes: str = Field(default="", sa_column=Column(Text, nullable=False))
+    style: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # see app.palette
     spec: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     resolved: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     model: str | None = Field(default=None, max_length=64, index=True)
@@ -132,6 +133,25 @@ class MetricBatch(SQLModel, table=True):
     run_id: str = Field(primary_key=True, foreign_key="run.id", ondelete="CASCADE", max_length=32)
     batch: str = Field(primary_key=True, max_length=200)
     at: float
+
+
+class Artifact(SQLModel, table=True):
+    """A small file that a run produced while it trained, kept in the database: written in the flush's transaction.
+
+    Checkpoints are files of the run's folder; the run's row points to them.
+    """
+
+    __tablename__ = "artifact"
+    run_id: str = Field(primary_key=True, foreign_key="run.id", ondelete="CASCADE", max_length=32)
+    name: str = Field(primary_key=True, max_length=200)
+    kind: str = Field(max_length=32)
+    step: int = Field(sa_type=BigInteger)
+    epoch: int
+    media_type: str = Field(max_length=100)
+    size_bytes: int
+    sha256: str = Field(max_length=64)
+    created_at: float
+    content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class Worker(SQLModel, table=True):

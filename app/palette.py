@@ -1,35 +1,42 @@
-"""Which colour a run has, everywhere: a number from 0 to SLOTS - 1, by the order in which runs were created."""
+"""The look of a run, everywhere: one of `STYLES` pairs of a colour and a dash, given when the run is created."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, select
 
 from app.models import Run
 
-SLOTS = 8
+COLOURS = 8
+DASHES = 4
+STYLES = COLOURS * DASHES
 
 
-def colour_slots(s: Session, run_ids: Sequence[str]) -> dict[str, int]:
-    """The slot of each run: consecutive runs, as those of one experiment are, get different colours."""
-    if not run_ids:
-        return {}
-    first, last = min(run_ids), max(run_ids)
-    before = s.exec(select(func.count()).select_from(Run).where(col(Run.id) < first)).one()
-    between = s.exec(
-        select(Run.id).where(col(Run.id) >= first, col(Run.id) <= last).order_by(col(Run.id))
-    ).all()
-    place = {run_id: (before + i) % SLOTS for i, run_id in enumerate(between)}
-    return {run_id: place.get(run_id, 0) for run_id in run_ids}
+class Look(NamedTuple):
+    """`colour` counts the theme's run colours; `dash` 0 is solid, and tells runs of one colour apart."""
+
+    colour: int
+    dash: int
 
 
-def distinct_slots(slots: Sequence[int]) -> list[int]:
-    """The same slots with doubles moved to the next free colour, as far as there are free ones."""
+def next_style(s: Session) -> int:
+    """The style for a run that is about to be created: consecutive runs, as an experiment's are, look different."""
+    latest = s.exec(select(Run.style).order_by(col(Run.id).desc()).limit(1)).first()
+    return 0 if latest is None else (latest + 1) % STYLES
+
+
+def look_of(style: int) -> Look:
+    return Look(style % COLOURS, style // COLOURS % DASHES)
+
+
+def distinct_styles(styles: Sequence[int]) -> list[int]:
+    """The same styles with doubles moved to the next free one, as far as there are free ones."""
     taken: set[int] = set()
     chosen = []
-    for slot in slots:
-        free = [(slot + i) % SLOTS for i in range(SLOTS) if (slot + i) % SLOTS not in taken]
-        chosen.append(free[0] if free else slot)
+    for style in styles:
+        free = [(style + i) % STYLES for i in range(STYLES) if (style + i) % STYLES not in taken]
+        chosen.append(free[0] if free else style)
         taken.add(chosen[-1])
     return chosen

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,10 +39,13 @@ from app.models import (
     Run,
     RunEvent,
 )
+from app.palette import next_style
 from ml.catalog import MODELS
 from ml.spec import RunSpec
 
 TAIL_BYTES = 20_000
+_new_ids = threading.Lock()
+_last_number = 0
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -77,8 +81,12 @@ class Flags:
 
 
 def new_id() -> str:
-    """Fourteen letters and digits that sort by time of creation."""
-    number = (time.time_ns() // 1_000_000 << 25) | secrets.randbits(25)
+    """Fourteen letters and digits that sort by time of creation, also within a millisecond of one process."""
+    global _last_number
+    with _new_ids:
+        number = _last_number = max(
+            _last_number + 1, (time.time_ns() // 1_000_000 << 25) | secrets.randbits(25)
+        )
     return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(65, -1, -5))
 
 
@@ -97,6 +105,7 @@ def create_run(s: Session, new: NewRun, *, max_queued: int) -> tuple[Run, bool]:
         raise TooMany(f"{max_queued} runs wait already; cancel some, or try again later")
     at = now(s)
     run = _training(new, at) if new.spec is not None else _external(new, at)
+    run.style = next_style(s)
     try:
         with s.begin_nested():
             s.add(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.compare import differing_fields
-from app.palette import SLOTS, distinct_slots
+from app.palette import STYLES, distinct_styles
 from ml.spec import RunSpec
 
 
@@ -34,7 +34,7 @@ def test_one_and_true_are_different_settings_but_one_and_one_point_zero_are_not(
 
 
 def test_colours_are_distinct_as_long_as_there_are_enough() -> None:
-    assert distinct_slots([0, 1, 2]) == [0, 1, 2]
-    assert distinct_slots([3, 3, 3]) == [3, 4, 5]
-    assert sorted(distinct_slots([7] * SLOTS)) == list(range(SLOTS))
-    assert len(distinct_slots([0] * (SLOTS + 3))) == SLOTS + 3
+    assert distinct_styles([0, 1, 2]) == [0, 1, 2]
+    assert distinct_styles([3, 3, 3]) == [3, 4, 5]
+    assert sorted(distinct_styles([7] * STYLES)) == list(range(STYLES))
+    assert len(distinct_styles([0] * (STYLES + 3))) == STYLES + 3

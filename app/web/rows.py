@@ -11,7 +11,7 @@ from sqlmodel import Session
 from app import listing
 from app.db import now
 from app.models import ENDED, PAUSED, QUEUED, RUNNING, Run
-from app.palette import colour_slots, distinct_slots
+from app.palette import Look, distinct_styles, look_of
 from app.web import formats
 from app.web.i18n import _
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
@@ -20,11 +20,12 @@ from ml.spec import RunSpec
 
 @dataclass(frozen=True)
 class RunRow:
-    """Ready-made texts; `slot` is the run's colour, `percent` None where the length is not known."""
+    """Ready-made texts; `colour` and `dash` are of app.palette, `percent` is None where the length is not known."""
 
     id: str
     name: str
-    slot: int
+    colour: int
+    dash: int
     state: str
     state_title: str
     model: str
@@ -62,23 +63,25 @@ def state_title(state: str, cancel_requested: bool = False, pause_requested: boo
 
 
 def make_rows(s: Session, runs: Sequence[Run], *, distinct: bool = False) -> list[RunRow]:
-    """One row a run; with `distinct`, no two share a colour as long as there are enough."""
-    at, slots = now(s), colour_slots(s, [run.id for run in runs])
-    colours = [slots[run.id] for run in runs]
+    """One row a run; with `distinct`, no two look the same as long as there are enough."""
+    at, styles = now(s), [run.style for run in runs]
     if distinct:
-        colours = distinct_slots(colours)
+        styles = distinct_styles(styles)
     briefs = listing.briefs(s, runs)
-    return [_row(run, brief, slot, at) for run, brief, slot in zip(runs, briefs, colours, strict=True)]
+    return [
+        _row(run, brief, look_of(style), at) for run, brief, style in zip(runs, briefs, styles, strict=True)
+    ]
 
 
-def _row(run: Run, brief: Mapping[str, Any], slot: int, at: float) -> RunRow:
+def _row(run: Run, brief: Mapping[str, Any], look: Look, at: float) -> RunRow:
     accuracy = brief["summary"].get("val/accuracy", {}).get("max")
     loss = brief["summary"].get("val/loss", {}).get("last")
     eta = brief["eta_s"]
     return RunRow(
         id=run.id,
         name=run.name,
-        slot=slot,
+        colour=look.colour,
+        dash=look.dash,
         state=run.state,
         state_title=state_title(run.state, run.cancel_requested, run.pause_requested),
         model=MODELS[run.model].title if run.model in MODELS else run.model or formats.DASH,
@@ -131,7 +134,8 @@ def chart_facts(run: Run, row: RunRow, summaries: Mapping[str, Any]) -> dict[str
     return {
         "id": run.id,
         "name": run.name,
-        "slot": row.slot,
+        "colour": row.colour,
+        "dash": row.dash,
         "state": run.state,
         "attempt": run.attempt,
         "steps_per_epoch": run.steps_per_epoch or _positive(spec.get("steps_per_epoch")),

@@ -109,7 +109,7 @@ export class Chart {
     if (key === this.legendKey) return;
     this.legendKey = key;
     const items = named.map(({ line }) =>
-      legendItem(`run-colour-${line.run.slot}`, line.name, line.metric.startsWith("val/") ? "5 3" : null),
+      legendItem(`run-colour-${line.run.colour}`, line.name, line.metric.startsWith("val/") ? "5 3" : null),
     );
     if (chance) {
       const text = fill(words.chance, { classes: chance.classes, value: chance.value.toFixed(3) });

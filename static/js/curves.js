@@ -45,7 +45,7 @@ function rank(group) {
 
 function linesOf(metrics) {
   return [...store.runs.values()].flatMap((run) =>
-    metrics.map((metric) => ({ run, metric, name: nameOf(run, metric, metrics), colour: tokens.runs[run.slot] })),
+    metrics.map((metric) => ({ run, metric, name: nameOf(run, metric, metrics), colour: tokens.runs[run.colour] })),
   );
 }
 
