@@ -11,7 +11,7 @@ def differing_fields(specs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]
 
     Nested fields are named by their path (`model_options.activation`); a spec without the field has None there.
     """
-    flat = [_flatten(spec) for spec in specs]
+    flat = [flatten(spec) for spec in specs]
     names = dict.fromkeys(name for spec in flat for name in spec)
     columns = {name: [spec.get(name) for spec in flat] for name in names}
     return {name: values for name, values in columns.items() if any(not same(v, values[0]) for v in values)}
@@ -22,11 +22,12 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 
-def _flatten(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A spec's values by their path: options are `model_options.activation` and the like."""
     found: dict[str, Any] = {}
     for name, value in spec.items():
         if isinstance(value, Mapping) and value:
-            found |= _flatten(value, f"{prefix}{name}.")
+            found |= flatten(value, f"{prefix}{name}.")
         elif not isinstance(value, Mapping):
             found[f"{prefix}{name}"] = value
     return found

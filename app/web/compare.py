@@ -10,7 +10,6 @@ from sqlmodel import Session, col, select
 from starlette.responses import RedirectResponse, Response
 
 from app import listing, series
-from app.axes import Axis
 from app.compare import differing_fields
 from app.listing import Filter
 from app.models import Run
@@ -20,6 +19,7 @@ from app.web.deps import Db
 from app.web.i18n import _
 from app.web.render import local_url, render
 from app.web.rows import RunRow, chart_facts, distinct_names, field_title, field_value, make_rows
+from app.web.view import Known, chart_data, read_view
 
 router = APIRouter()
 
@@ -34,8 +34,6 @@ def compare_page(
     request: Request,
     db: Db,
     run: Annotated[list[str], Query(max_length=MAX_RUNS)] = [],  # noqa: B006
-    x: Axis = "step",
-    smooth: Annotated[float, Query(ge=0, le=0.999)] = 0.0,
     experiment: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
     with db.read() as s:
@@ -45,16 +43,19 @@ def compare_page(
             )
             query = urlencode([("run", member.id) for member in members])
             return RedirectResponse(f"{local_url(request, 'page_compare')}?{query}", 303)
-        return render(request, _read(s, list(dict.fromkeys(run)), x, smooth))
+        return render(request, _read(request, s, list(dict.fromkeys(run))))
 
 
-def _read(s: Session, asked: list[str], x: Axis, smooth: float) -> ComparePage:
+def _read(request: Request, s: Session, asked: list[str]) -> ComparePage:
     by_id = {run.id: run for run in s.exec(select(Run).where(col(Run.id).in_(asked)))} if asked else {}
     found = [by_id[run_id] for run_id in asked if run_id in by_id]
     rows = make_rows(s, found, distinct=True)
     picker = [] if found else make_rows(s, listing.list_runs(s, Filter(), limit=PICKER_ROWS)[0])
     differing = differing_fields([run.spec for run in found])
     kind, verdict = _verdict(found, differing)
+    lines = _chart_runs(s, found, rows)
+    metrics = [metric for line in lines for metric in line["metrics"]]
+    view = read_view(request.query_params, Known.of(found, metrics), also=["experiment"])
     return ComparePage(
         rows=rows,
         names=distinct_names(rows),
@@ -63,9 +64,8 @@ def _read(s: Session, asked: list[str], x: Axis, smooth: float) -> ComparePage:
         differences=_differences(found, differing),
         verdict=verdict,
         verdict_kind=kind,
-        x=x,
-        smooth=f"{smooth:g}",
-        data={"runs": _chart_runs(s, found, rows), "single": False},
+        view=view,
+        data=chart_data(view, lines),
     )
 
 

@@ -9,6 +9,7 @@ from app.web.forms import Choice, FieldGroup, OptionGroup
 from app.web.presets import PresetForm
 from app.web.render import Page
 from app.web.rows import RunRow
+from app.web.view import View
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ class RunPage(Page):
     error: str | None
     error_tail: str
     facts: list[Fact]
-    x: str
-    smooth: str
+    view: View
     data: dict[str, Any]
 
 
@@ -100,8 +100,7 @@ class ComparePage(Page):
     differences: list[Difference]
     verdict: str
     verdict_kind: str
-    x: str
-    smooth: str
+    view: View
     data: dict[str, Any]
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from sqlmodel import Session
 from starlette.responses import RedirectResponse, Response
 
 from app import listing, runs, series, submit
-from app.axes import Axis
 from app.db import now
 from app.models import CANCELED, FAILED, FINISHED, PAUSED, QUEUED, RUNNING, Run, RunEvent
 from app.web import formats, forms
@@ -20,11 +19,11 @@ from app.web.deps import AppSettings, Db
 from app.web.i18n import _
 from app.web.render import local_url, render
 from app.web.rows import chart_facts, field_title, field_value, make_rows, state_title
+from app.web.view import Known, chart_data, read_view
 from ml.spec import RunSpec
 
 router = APIRouter()
 
-Smooth = Annotated[float, Query(ge=0, le=0.999)]
 ACTIONS = {
     QUEUED: ["cancel"],
     RUNNING: ["pause", "cancel"],
@@ -36,15 +35,16 @@ ACTIONS = {
 
 
 @router.get("/runs/{run_id}", name="page_run")
-def run_page(request: Request, run_id: str, db: Db, x: Axis = "step", smooth: Smooth = 0.0) -> Response:
+def run_page(request: Request, run_id: str, db: Db) -> Response:
     with db.read() as s:
-        return render(request, _read(request, s, runs.get_run(s, run_id), x, smooth))
+        return render(request, _read(request, s, runs.get_run(s, run_id)))
 
 
-def _read(request: Request, s: Session, run: Run, x: Axis, smooth: float) -> RunPage:
+def _read(request: Request, s: Session, run: Run) -> RunPage:
     row = make_rows(s, [run])[0]
     at = now(s)
     summaries = listing.summary(series.list_summaries(s, [run.id])[run.id])
+    view = read_view(request.query_params, Known.of([run], summaries))
     return RunPage(
         run=row,
         actions=allowed_actions(run),
@@ -57,9 +57,8 @@ def _read(request: Request, s: Session, run: Run, x: Axis, smooth: float) -> Run
         error=run.error,
         error_tail=run.error_tail or "",
         facts=_facts(run, at),
-        x=x,
-        smooth=f"{smooth:g}",
-        data={"runs": [chart_facts(run, row, summaries) | {"label": run.name}], "single": True},
+        view=view,
+        data=chart_data(view, [chart_facts(run, row, summaries) | {"label": run.name}], single=True),
     )
 
 
