@@ -25,7 +25,8 @@ from sqlalchemy import Boolean, ColumnElement, delete, func, insert, or_, text, 
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from app import series
+from app import artifacts, series
+from app.artifacts import NewArtifact
 from app.db import now
 from app.errors import Conflict, Fenced, NotFound, TooMany
 from app.models import (
@@ -221,6 +222,7 @@ def claim_run(s: Session, run_id: str, worker: str, lease_s: float) -> Run | Non
         return None
     kept = int(run.checkpoint["step"]) if run.checkpoint else 0
     series.truncate_after(s, run_id, kept)
+    artifacts.truncate_after(s, run_id, kept)
     run.step, run.epoch = kept, int(run.checkpoint["epoch"]) if run.checkpoint else 0
     why = f"claimed by {worker}" + (f"; resumes from step {kept:,}" if kept else "")
     _record(s, run_id, at, QUEUED, RUNNING, worker, why, run.attempt)
@@ -241,8 +243,10 @@ def report(
     step_rate: float | None = None,
     checkpoint: dict[str, Any] | None = None,
     resolved: dict[str, Any] | None = None,
+    files: Sequence[NewArtifact] = (),
 ) -> Flags:
-    """One flush: fence check, lease renewal, chunks, progress and checkpoint pointer, in the caller's transaction.
+    """One flush: fence check, lease renewal, chunks, artifacts (`files`), progress and checkpoint pointer, in the
+    caller's transaction.
 
     `seq` counts the flushes of a run. A flush whose commit was in doubt is sent again with the same number and then
     changes nothing but the lease.
@@ -263,6 +267,7 @@ def report(
         raise Fenced(f"attempt {attempt} of run {run_id} was superseded")
     if is_new:
         series.append_chunks(s, run_id, seq, points)
+        artifacts.store(s, run_id, files, at)
     documents = {"checkpoint": checkpoint, "resolved": resolved}
     changed: dict[str, Any] = {name: document for name, document in documents.items() if document is not None}
     if checkpoint is not None:
@@ -299,6 +304,7 @@ def rewind(
     if not held.rowcount:  # type: ignore[attr-defined]
         raise Fenced(f"attempt {attempt} of run {run_id} was superseded")
     series.truncate_after(s, run_id, step)
+    artifacts.truncate_after(s, run_id, step)
     _record(s, run_id, at, RUNNING, RUNNING, actor, f"{reason}; goes on from step {step:,}", attempt)
 
 

@@ -59,6 +59,11 @@ class Settings(BaseSettings):
         """Logs and checkpoints, one folder a run."""
         return self.data_dir / "runs"
 
+    @property
+    def images_dir(self) -> Path:
+        """Validation images for the pages, one file a data set; trainers write them."""
+        return self.data_dir / "images"
+
 
 def database_url(url: str) -> str:
     """The URL with the driver that we install: `postgres://` becomes `postgresql+psycopg://`."""

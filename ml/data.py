@@ -18,7 +18,7 @@ from torchvision.datasets import MNIST, FashionMNIST
 from ml.catalog import DATASETS
 from ml.download import DatasetUnavailable, Progress, ensure_files
 
-__all__ = ["DatasetUnavailable", "Split", "load_dataset", "subset"]
+__all__ = ["DatasetUnavailable", "Split", "draw_subset", "load_dataset", "subset"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Split:
     """A data set's training and validation images, in memory.
 
     images: [N, C, H, W] uint8; labels: [N] int64. `digest` is the first 16 hex digits of the SHA-256 of all
-    four tensors' bytes. `mean` and `std` have one number a channel, over the full training set in 0..1.
+    four tensors' bytes, `val_digest` those of the two validation tensors. `mean` and `std` have one number a
+    channel, over the full training set in 0..1.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Split:
     val_images: Tensor
     val_labels: Tensor
     digest: str
+    val_digest: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -91,12 +93,21 @@ def subset(images: Tensor, labels: Tensor, size: int | None, seed: int) -> tuple
     Raises:
         ValueError: fewer than `size` are there.
     """
-    if size is None or size == len(images):
-        return images, labels
-    if size > len(images):
-        raise ValueError(f"{size} images are asked for, but the files hold {len(images)}")
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:size]
-    return images[chosen], labels[chosen]
+    chosen = draw_subset(len(images), size, seed)
+    return (images, labels) if chosen is None else (images[chosen], labels[chosen])
+
+
+def draw_subset(count: int, size: int | None, seed: int) -> Tensor | None:
+    """Which `size` of `count` images `seed` draws, [size] int64; None for all of them, in their own order.
+
+    Raises:
+        ValueError: fewer than `size` are there.
+    """
+    if size is None or size == count:
+        return None
+    if size > count:
+        raise ValueError(f"{size} images are asked for, but the files hold {count}")
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:size]
 
 
 def _load_idx(name: str, kind: type[MNIST], root: Path, progress: Progress | None) -> Split:
@@ -129,9 +140,7 @@ def _split(
     name: str, train_images: Tensor, train_labels: Tensor, val_images: Tensor, val_labels: Tensor
 ) -> Split:
     parts = [t.contiguous() for t in (train_images, train_labels, val_images, val_labels)]
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.numpy().tobytes())
+    digest, val_digest = _digest(parts), _digest(parts[2:])
     moments = [_moments(parts[0][:, c]) for c in range(parts[0].shape[1])]
     mean, std = zip(*moments, strict=True)
     return Split(
@@ -141,10 +150,18 @@ def _split(
         train_labels=parts[1],
         val_images=parts[2],
         val_labels=parts[3],
-        digest=digest.hexdigest()[:16],
+        digest=digest,
+        val_digest=val_digest,
         mean=mean,
         std=std,
     )
+
+
+def _digest(parts: list[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _moments(pixels: Tensor) -> tuple[float, float]:

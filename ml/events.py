@@ -7,8 +7,11 @@ A Snapshot may also come between any two of these where the consumer asked for o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,19 @@ class Evaluating:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Mean loss and accuracy (0..1) over the validation images, after `step` steps."""
+    """Mean loss and accuracy (0..1) over the N validation images, after `step` steps.
+
+    `predicted` is the class with the highest logit and `confidence` its softmax probability, both [N] in the
+    order of the validation images; `accuracy` is the share of `predicted` that equals the labels, exactly.
+    """
 
     step: int
     epoch: int
     time: float
     loss: float
     accuracy: float
+    predicted: NDArray[np.int64] = field(repr=False, compare=False)
+    confidence: NDArray[np.float32] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

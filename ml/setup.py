@@ -109,6 +109,7 @@ def prepare(spec: RunSpec, data: Split, device: torch.device) -> Setup:
         parameters=parameters,
         resolved={
             "data_digest": data.digest,
+            "val_digest": data.val_digest,
             "train_images": len(train_images),
             "val_images": len(val_images),
             "classes": data.classes,

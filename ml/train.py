@@ -16,7 +16,9 @@ from collections.abc import Iterator, Mapping
 from threading import Event as Flag
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -93,15 +95,17 @@ def train(
         yield from tally.report()
 
         run.model.eval()
-        total_loss, correct, n_val = 0.0, 0, len(run.val_images)
+        total_loss, answers, n_val = 0.0, [], len(run.val_images)
         for start in range(0, n_val, EVAL_BATCH):
             yield Evaluating(epoch, start, n_val)
             if take_request(snapshot_requested):
                 here = Place(epoch, run.steps_per_epoch, step, order)
                 yield Snapshot(step, epoch, take_snapshot(spec, run, here))
-            batch_loss, batch_correct = evaluate_batch(run, start)
-            total_loss, correct = total_loss + batch_loss, correct + batch_correct
-        yield Evaluated(step, epoch, time.time(), total_loss / n_val, correct / n_val)
+            batch_loss, answer = evaluate_batch(run, start)
+            total_loss += batch_loss
+            answers.append(answer)
+        predicted, confidence, correct = join_answers(run, answers)
+        yield Evaluated(step, epoch, time.time(), total_loss / n_val, correct / n_val, predicted, confidence)
 
         at = Place(epoch + 1, step=step)
         yield Snapshot(step, epoch, take_snapshot(spec, run, at))
@@ -121,14 +125,24 @@ def draw_order(n: int) -> Tensor:
 
 
 @torch.inference_mode()
-def evaluate_batch(run: Setup, start: int) -> tuple[float, int]:
-    """Summed loss and number of right answers over the validation images from `start` on, at most
-    EVAL_BATCH."""
+def evaluate_batch(run: Setup, start: int) -> tuple[float, tuple[Tensor, Tensor]]:
+    """Summed loss over the validation images from `start` on, at most EVAL_BATCH; and the answers, left on the
+    device: predicted class [B] int64 and its probability [B] float32."""
     x, y = run.scale(run.val_images[start : start + EVAL_BATCH]), run.val_labels[start : start + EVAL_BATCH]
     with run.autocast():
         logits = run.model(x)  # [B, K]
     loss = F.cross_entropy(logits.float(), y, reduction="sum")
-    return float(loss), int((logits.argmax(1) == y).sum())
+    return float(loss), (logits.argmax(1), logits.float().softmax(1).amax(1))
+
+
+@torch.inference_mode()
+def join_answers(
+    run: Setup, answers: list[tuple[Tensor, Tensor]]
+) -> tuple[NDArray[np.int64], NDArray[np.float32], int]:
+    """The batches' answers as one, copied to the CPU at once: [N], [N] and how many are right."""
+    predicted, confidence = (torch.cat(part) for part in zip(*answers, strict=True))
+    correct = int((predicted == run.val_labels).sum())
+    return predicted.cpu().numpy(), confidence.cpu().numpy(), correct
 
 
 def take_request(flag: Flag | None) -> bool:

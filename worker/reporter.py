@@ -10,11 +10,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from app import runs, series
+from app.artifacts import NewArtifact
 from app.db import Database
 from app.errors import Fenced, TrainyardError
 from app.runs import Flags
@@ -56,6 +57,7 @@ class Reporter:
         self._columns: dict[str, Column] = {}
         self._buffered = 0
         self._fields: dict[str, Any] = {}
+        self._files: list[NewArtifact] = []
         self._after: list[Callable[[], None]] = []
         self._changed = threading.Condition()
         self._urgent = self._closing = False
@@ -67,15 +69,26 @@ class Reporter:
     def start(self) -> None:
         self._thread.start()
 
-    def add(self, metric: str, steps: Sequence[int], times: Sequence[float], values: Sequence[float]) -> None:
-        """Take points of one series; waits while the buffer is full or the database has been away for too long."""
+    def add(
+        self,
+        steps: Sequence[int],
+        times: Sequence[float],
+        values: Mapping[str, Sequence[float]],
+        *files: NewArtifact,
+    ) -> None:
+        """Take points of several series at the same steps, and files that belong to them: one flush has it all.
+
+        Waits while the buffer is full or the database has been away for too long.
+        """
         with self._changed:
             self._changed.wait_for(self._has_room)
-            column = self._columns.setdefault(metric, Column())
-            column.steps.extend(steps)
-            column.times.extend(times)
-            column.values.extend(values)
-            self._buffered += len(steps)
+            for metric, numbers in values.items():
+                column = self._columns.setdefault(metric, Column())
+                column.steps.extend(steps)
+                column.times.extend(times)
+                column.values.extend(numbers)
+                self._buffered += len(steps)
+            self._files.extend(files)
 
     def _has_room(self) -> bool:
         return self._buffered < MAX_POINTS and time.monotonic() - self._written_at < max(self._lease_s / 2, 2)
@@ -111,12 +124,13 @@ class Reporter:
                     continue
                 columns, self._columns = self._columns, {}
                 fields, self._fields = self._fields, {}
+                files, self._files = self._files, []
                 after, self._after = self._after, []
-            self._write({metric: column.block() for metric, column in columns.items()}, fields)
+            self._write({metric: column.block() for metric, column in columns.items()}, fields, files)
             for done in after:
                 done()
 
-    def _write(self, points: series.Points, fields: dict[str, Any]) -> None:
+    def _write(self, points: series.Points, fields: dict[str, Any], files: list[NewArtifact]) -> None:
         """Flush until it is committed. Ends the process when the run is another attempt's."""
         self._seq += 1
         if "step" in fields:
@@ -126,7 +140,14 @@ class Reporter:
             try:
                 with self._db.begin() as s:
                     self.flags = runs.report(
-                        s, self._run_id, self._attempt, self._seq, points, lease_s=self._lease_s, **fields
+                        s,
+                        self._run_id,
+                        self._attempt,
+                        self._seq,
+                        points,
+                        lease_s=self._lease_s,
+                        files=files,
+                        **fields,
                     )
                 break
             except Fenced as error:

@@ -35,6 +35,7 @@ from ml.train import pick_device, train
 from worker.job import Job
 from worker.reporter import EXIT_FENCED, Reporter
 from worker.trainer_exit import read_tail
+from worker.validation import Validation
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class Trainer:
     def events(self) -> Iterator[Event]:
         self.reporter.set(phase="loading data", now=True)
         data = load_dataset(self.spec.dataset, self.settings.datasets_dir, self.loading)
+        self.validation = Validation(data, self.spec.val_size, self.settings.images_dir)
         device = pick_device(self.spec.device, self.job.slot)
         resume = self.load_checkpoint()
         yield from train(
@@ -102,15 +104,14 @@ class Trainer:
             case Prepared():
                 report.set(phase="training", resolved=event.resolved, step=event.start_step, now=True)
             case Points():
-                for metric, values in event.values.items():
-                    report.add(metric, event.step, event.time, values)
+                report.add(event.step, event.time, event.values)
                 first = event.step[0] == 1
                 report.set(step=event.step[-1], phase="training", now=first)
             case Evaluating():
                 report.set(phase=f"evaluating epoch {event.epoch}")
             case Evaluated():
-                for metric, value in (("val/loss", event.loss), ("val/accuracy", event.accuracy)):
-                    report.add(metric, [event.step], [event.time], [value])
+                values = {"val/loss": [event.loss], "val/accuracy": [event.accuracy]}
+                report.add([event.step], [event.time], values, *self.validation.files(event))
                 report.set(step=event.step, epoch=event.epoch)
             case Snapshot():
                 if (

@@ -1,0 +1,302 @@
+"""Artifacts: the predictions' format, the flush that stores them, what a new attempt forgets, the routes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlmodel import col, select
+
+from app import artifacts, runs, series
+from app.artifacts import LABELS, PREDICTIONS, NewArtifact
+from app.db import Database
+from app.errors import Fenced
+from app.images import has_images, read_image, save_images, to_png
+from app.migrate import migrate
+from app.models import Artifact
+from app.predictions import (
+    LABELS_NAME,
+    MEDIA_TYPE,
+    Answers,
+    Labels,
+    Unreadable,
+    predictions_name,
+    read_answers,
+    read_labels,
+)
+from app.runs import NewRun
+from app.settings import Settings
+from ml.spec import RunSpec
+from worker.job import Job
+from worker.trainer import Trainer
+
+SMALL: dict[str, Any] = {"dataset": "digits", "train_size": 256, "val_size": 100, "epochs": 3, "lr": 0.05}
+
+
+def claimed_run(db: Database) -> str:
+    with db.begin() as s:
+        run, _ = runs.create_run(s, NewRun(RunSpec()), max_queued=10)
+        assert runs.claim_run(s, run.id, "w", 20) is not None
+    return run.id
+
+
+def a_file(step: int, content: bytes = b"x", kind: str = PREDICTIONS) -> NewArtifact:
+    return NewArtifact(predictions_name(step), kind, step, step, MEDIA_TYPE, content)
+
+
+def accuracy(step: int, value: float) -> series.Points:
+    return {"val/accuracy": series.make_block([step], [1.0], [value])}
+
+
+def names(db: Database, run_id: str) -> list[str]:
+    with db.read() as s:
+        return [one.name for one in artifacts.list_artifacts(s, [run_id])[run_id]]
+
+
+# -- the format -------------------------------------------------------------------------------------------------------
+
+
+@given(data=st.data(), classes=st.sampled_from([2, 10, 256, 257, 1000]), n=st.integers(1, 60))
+def test_what_is_packed_is_read_back(data: st.DataObject, classes: int, n: int) -> None:
+    numbers = st.lists(st.integers(0, classes - 1), min_size=n, max_size=n)
+    label, predicted = np.array(data.draw(numbers)), np.array(data.draw(numbers))
+    confidence = np.array(data.draw(st.lists(st.floats(0, 1, width=32), min_size=n, max_size=n)), np.float32)
+    index = np.array(data.draw(st.permutations(range(n))))
+    labels = Labels("0123456789abcdef", classes, index, label)
+    again = read_labels(labels.pack())
+    assert (again.val_digest, again.classes) == (labels.val_digest, classes)
+    np.testing.assert_array_equal(again.index, index)
+    np.testing.assert_array_equal(again.label, label)
+    answers = read_answers(Answers(predicted, confidence).pack(labels), again)
+    np.testing.assert_array_equal(answers.predicted, predicted)
+    assert np.abs(answers.confidence - confidence).max() <= 0.0041
+    near_one = confidence > 0.999
+    assert not near_one.any() or np.abs(answers.confidence - confidence)[near_one].max() < 2e-4
+
+
+def test_a_confidence_that_is_no_number_is_none() -> None:
+    labels = Labels("0" * 16, 10, np.arange(2), np.array([3, 4]))
+    packed = Answers(np.array([3, 5]), np.array([np.nan, 1.5], np.float32)).pack(labels)
+    assert read_answers(packed, labels).confidence.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("cut", [0, 5, 11, 40, -1])
+def test_a_file_that_is_cut_short_is_refused(cut: int) -> None:
+    packed = Labels("0" * 16, 10, np.arange(50), np.arange(50) % 10).pack()
+    with pytest.raises(Unreadable, match="labels"):
+        read_labels(packed[:cut])
+
+
+@given(st.integers(0, 200), st.integers(0, 255))
+def test_a_damaged_file_is_refused_or_read_never_worse(place: int, byte: int) -> None:
+    packed = bytearray(Labels("0" * 16, 10, np.arange(50)[::-1], np.arange(50) % 10).pack())
+    packed[place % len(packed)] = byte
+    try:
+        labels = read_labels(bytes(packed))
+    except Unreadable:
+        return
+    assert len(labels.label) == len(labels.index)
+
+
+def test_predictions_of_other_images_are_refused() -> None:
+    mine = Labels("0" * 16, 10, np.arange(3), np.array([1, 2, 3]))
+    other = Labels("f" * 16, 10, np.arange(3), np.array([1, 2, 3]))
+    packed = Answers(np.array([1, 2, 3]), np.ones(3, np.float32)).pack(mine)
+    with pytest.raises(Unreadable, match="other images"):
+        read_answers(packed, other)
+    with pytest.raises(Unreadable, match="predictions"):
+        read_answers(mine.pack(), mine)
+
+
+# -- in the database --------------------------------------------------------------------------------------------------
+
+
+def test_predictions_come_in_the_flush_that_holds_the_accuracy_and_only_once(db: Database) -> None:
+    run_id = claimed_run(db)
+    with db.begin() as s:
+        runs.report(s, run_id, 1, 1, accuracy(10, 0.5), lease_s=20, files=[a_file(10, b"first")])
+    with db.begin() as s:  # the same flush again: its commit was in doubt
+        runs.report(s, run_id, 1, 1, accuracy(10, 0.5), lease_s=20, files=[a_file(10, b"first")])
+    with db.read() as s:
+        rows = s.exec(select(Artifact).where(col(Artifact.run_id) == run_id)).all()
+    assert [(r.name, r.step, r.size_bytes, r.content) for r in rows] == [
+        ("predictions-000010", 10, 5, b"first")
+    ]
+    assert rows[0].sha256 == hashlib.sha256(b"first").hexdigest()
+
+
+def test_a_superseded_attempt_stores_nothing(db: Database) -> None:
+    run_id = claimed_run(db)
+    with pytest.raises(Fenced), db.begin() as s:
+        runs.report(s, run_id, 2, 1, accuracy(10, 0.5), lease_s=20, files=[a_file(10)])
+    assert names(db, run_id) == []
+
+
+def test_a_flush_that_fails_leaves_neither_points_nor_files(db: Database) -> None:
+    run_id = claimed_run(db)
+    with db.begin() as s:
+        runs.report(s, run_id, 1, 1, accuracy(10, 0.5), lease_s=20, files=[a_file(10)])
+        s.rollback()  # the power is cut before the commit
+    with db.read() as s:
+        assert series.list_summaries(s, [run_id])[run_id] == []
+    assert names(db, run_id) == []
+
+
+def test_a_new_attempt_forgets_what_lies_behind_its_checkpoint(db: Database) -> None:
+    run_id = claimed_run(db)
+    labels = NewArtifact(LABELS_NAME, LABELS, 0, 0, MEDIA_TYPE, b"labels")
+    pointer = {"file": "checkpoint-1-10.pt", "sha256": "0", "step": 10, "epoch": 1}
+    with db.begin() as s:
+        runs.report(
+            s, run_id, 1, 1, accuracy(10, 0.5), lease_s=20, files=[labels, a_file(10)], checkpoint=pointer
+        )
+        runs.report(s, run_id, 1, 2, accuracy(20, 0.6), lease_s=20, files=[a_file(20, b"lost")])
+        assert runs.release_run(s, run_id, 1, "w", "the worker shuts down")
+        assert runs.claim_run(s, run_id, "w2", 20) is not None
+    assert names(db, run_id) == [LABELS_NAME, "predictions-000010"]
+    with db.begin() as s:
+        runs.report(s, run_id, 2, 3, accuracy(20, 0.6), lease_s=20, files=[a_file(20, b"again")])
+        found = artifacts.read_contents(s, {run_id: "predictions-000020"})
+    assert found == {run_id: b"again"}
+
+
+def test_deleting_a_run_deletes_its_artifacts(db: Database) -> None:
+    run_id, other = claimed_run(db), claimed_run(db)
+    with db.begin() as s:
+        for one in (run_id, other):
+            runs.report(s, one, 1, 1, accuracy(10, 0.5), lease_s=20, files=[a_file(10)])
+        runs.end_run(s, run_id, 1, "finished", "w", "done")
+    with db.begin() as s:
+        runs.delete_run(s, run_id)
+    assert names(db, run_id) == []
+    assert names(db, other) == ["predictions-000010"]
+
+
+def test_a_thousand_evaluations_are_thinned_out_but_keep_the_best_and_the_last(db: Database) -> None:
+    run_id = claimed_run(db)
+    most = 0
+    for epoch in range(1, 301):
+        value = 0.99 if epoch == 37 else 0.5 + epoch / 1000
+        with db.begin() as s:
+            runs.report(s, run_id, 1, epoch, accuracy(epoch, value), lease_s=20, files=[a_file(epoch)])
+            kept = [one.epoch for one in artifacts.list_artifacts(s, [run_id], PREDICTIONS)[run_id]]
+        most = max(most, len(kept))
+        assert kept[-1] == epoch
+        assert epoch < 37 or 37 in kept
+    assert most <= artifacts.MAX_KEPT
+    assert len(kept) > artifacts.MAX_KEPT // 4
+    even = [epoch for epoch in kept if epoch not in (37, 300)]
+    assert len({b - a for a, b in pairwise(even) if b < 256}) == 1, "evenly spread"
+
+
+# -- a trainer --------------------------------------------------------------------------------------------------------
+
+
+def train_small(home: Path, **fields: Any) -> tuple[Database, Settings, str]:
+    """A finished run of `SMALL`, trained in this process by the worker's own trainer."""
+    settings = Settings(data_dir=home)
+    migrate(settings.database_url)
+    db = Database(settings.database_url)
+    with db.begin() as s:
+        run, _ = runs.create_run(s, NewRun(RunSpec(**{**SMALL, **fields})), max_queued=10)
+        claimed = runs.claim_run(s, run.id, "w", 20)
+    assert claimed is not None
+    (settings.runs_dir / run.id).mkdir(parents=True)
+    log = str(settings.runs_dir / run.id / "log")
+    job = Job(run.id, claimed.attempt, claimed.seq, 0, "w", claimed.spec, None, log)
+    Trainer(job, settings, threading.Event()).run()
+    return db, settings, run.id
+
+
+@pytest.mark.parametrize("val_size", [100, None])
+def test_accuracy_from_the_artifacts_is_the_accuracy_of_the_series(
+    tmp_path: Path, val_size: int | None
+) -> None:
+    db, settings, run_id = train_small(tmp_path, val_size=val_size)
+    with db.read() as s:
+        run = runs.get_run(s, run_id)
+        block = series.read_blocks(s, [run_id], ["val/accuracy"])[run_id, "val/accuracy"]
+        listed = artifacts.list_artifacts(s, [run_id], PREDICTIONS)[run_id]
+        stored = artifacts.read_artifact(s, run_id, LABELS_NAME)
+        assert stored is not None
+        labels = read_labels(stored.content)
+        found = {
+            one.step: read_answers(artifacts.read_contents(s, {run_id: one.name})[run_id], labels)
+            for one in listed
+        }
+    db.dispose()
+    assert run.state == "finished"
+    assert [one.epoch for one in listed] == [1, 2, 3]
+    right = {step: int((answers.predicted == labels.label).sum()) for step, answers in found.items()}
+    count = val_size or 360
+    assert {step: n / count for step, n in right.items()} == dict(
+        zip(block.steps.tolist(), block.values.tolist(), strict=True)
+    )
+    assert labels.val_digest == run.resolved["val_digest"]
+    assert has_images(settings.images_dir, labels.val_digest)
+    assert sum(path.name.startswith(".") for path in settings.images_dir.iterdir()) == 0
+
+
+def test_the_stored_image_of_an_index_is_the_image_that_was_judged(tmp_path: Path) -> None:
+    from ml.data import load_dataset, subset
+    from ml.setup import VAL_SEED
+
+    db, settings, run_id = train_small(tmp_path, epochs=1)
+    with db.read() as s:
+        stored = artifacts.read_artifact(s, run_id, LABELS_NAME)
+    db.dispose()
+    assert stored is not None
+    labels = read_labels(stored.content)
+    data = load_dataset("digits", tmp_path)
+    images, targets = subset(data.val_images, data.val_labels, 100, VAL_SEED)
+    assert labels.label.tolist() == targets.tolist()
+    for place in (0, 41, 99):
+        image = read_image(settings.images_dir, labels.val_digest, int(labels.index[place]))
+        assert image is not None
+        np.testing.assert_array_equal(image[:, :, 0], images[place, 0].numpy())
+
+
+# -- images -----------------------------------------------------------------------------------------------------------
+
+
+def test_images_are_written_once_for_their_owner_alone(tmp_path: Path) -> None:
+    images = np.arange(2 * 3 * 4 * 1, dtype=np.uint8).reshape(2, 3, 4, 1)
+    reads = []
+
+    def read() -> np.ndarray[Any, np.dtype[np.uint8]]:
+        reads.append(1)
+        return images
+
+    for _ in range(2):
+        save_images(tmp_path / "images", "ab", read)
+    assert len(reads) == 1
+    assert (tmp_path / "images" / "ab.npy").stat().st_mode & 0o777 == 0o600
+    found = read_image(tmp_path / "images", "ab", 1)
+    assert found is not None
+    np.testing.assert_array_equal(found, images[1])
+    assert read_image(tmp_path / "images", "ab", 2) is None
+    assert read_image(tmp_path / "images", "ab", -1) is None
+    assert read_image(tmp_path / "images", "cd", 0) is None
+
+
+def test_a_file_that_is_no_array_of_images_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "ab.npy").write_bytes(b"rubbish")
+    assert read_image(tmp_path, "ab", 0) is None
+    np.save(tmp_path / "cd.npy", np.zeros((2, 3, 4), np.float64))
+    assert read_image(tmp_path, "cd", 0) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_holds_the_pixels(channels: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, channels), dtype=np.uint8)
+    read = np.asarray(PIL.Image.open(io.BytesIO(to_png(image))))
+    np.testing.assert_array_equal(read.reshape(image.shape), image)
