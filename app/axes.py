@@ -6,8 +6,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from app.chunks import Block, Floats
 from app.models import Run
-from app.series import Block, Floats
 
 Axis: TypeAlias = Literal["step", "epoch", "samples", "time", "elapsed"]
 

@@ -21,6 +21,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from app import listing, series
+from app.columns import json_floats
 from app.db import Database, now
 from app.errors import TrainyardError, Unavailable
 from app.models import ENDED, MetricChunk, Run
@@ -341,7 +342,7 @@ def _points_json(chunk: series.ChunkRow) -> dict[str, Any]:
         "metric": chunk.metric,
         "step": block.steps.tolist(),
         "time": block.times.round(3).tolist(),
-        "value": series.json_floats(block.values),
+        "value": json_floats(block.values),
         "cursor": chunk.seq,
     }
 

@@ -1,51 +1,31 @@
-"""The metric store: append a chunk, cut a tail, read a window reduced to N points with its extremes kept."""
+"""The metric store: append a chunk, cut a tail, read a window of steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import bindparam, delete, insert, text
 from sqlmodel import Session, col, select
-from tsdownsample import M4Downsampler
 
+from app.chunks import (
+    EMPTY,
+    Block,
+    ChunkRow,
+    Points,
+    chunk_row,
+    cut_block,
+    join_blocks,
+    make_block,
+    unpack,
+)
 from app.models import MetricChunk, MetricSummary
 
-Floats: TypeAlias = NDArray[np.float64]
-Ints: TypeAlias = NDArray[np.int64]
-
-
-class Block(NamedTuple):
-    """Points of one series, by rising step: steps [N] int64, times [N] Unix seconds, values [N] float64."""
-
-    steps: Ints
-    times: Floats
-    values: Floats
-
-
-Points: TypeAlias = Mapping[str, Block]
-
-EMPTY = Block(np.empty(0, np.int64), np.empty(0), np.empty(0))
-
-
-def make_block(
-    steps: Sequence[int] | Ints, times: Sequence[float] | Floats, values: Sequence[float] | Floats
-) -> Block:
-    """A block sorted by step; of equal steps the last given stays."""
-    block = Block(np.asarray(steps, "<i8"), np.asarray(times, "<f8"), np.asarray(values, "<f8"))
-    if len(block.steps) > 1 and not (np.diff(block.steps) > 0).all():
-        return last_of_each_step(block)
-    return block
-
-
-def last_of_each_step(block: Block) -> Block:
-    order = np.argsort(block.steps, kind="stable")
-    steps = block.steps[order]
-    keep = order[np.append(steps[1:] != steps[:-1], True)]
-    return Block(block.steps[keep], block.times[keep], block.values[keep])
-
+__all__ = [  # what callers need of the blocks that they write and read
+    "EMPTY", "Block", "ChunkRow", "Points", "append_chunks", "list_summaries", "make_block", "read_blocks",
+    "read_since", "truncate_after", "unpack",
+]  # fmt: skip
 
 # -- write ----------------------------------------------------------------------------------------------------------
 
@@ -93,33 +73,6 @@ def _last_steps(s: Session, run_id: str, metrics: Iterable[str]) -> dict[str, in
     return {row.metric: row.last_step for row in rows}
 
 
-def chunk_row(run_id: str, metric: str, seq: int, block: Block) -> dict[str, Any]:
-    finite = block.values[np.isfinite(block.values)]
-    first, last = int(block.steps[0]), int(block.steps[-1])
-    consecutive = last - first + 1 == len(block.steps)
-    return {
-        "run_id": run_id,
-        "metric": metric,
-        "seq": seq,
-        "first_step": first,
-        "last_step": last,
-        "count": len(block.steps),
-        "min": float(finite.min()) if finite.size else None,
-        "max": float(finite.max()) if finite.size else None,
-        "sum": _sum(finite),
-        "steps": b"" if consecutive else block.steps.astype("<i8").tobytes(),
-        "times": block.times.astype("<f8").tobytes(),
-        "vals": block.values.astype("<f8").tobytes(),
-    }
-
-
-def _sum(finite: Floats) -> float | None:
-    """None without values, and where the sum is too large for a number."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = float(finite.sum())
-    return total if finite.size and np.isfinite(total) else None
-
-
 def summary_row(run_id: str, metric: str, block: Block) -> dict[str, Any]:
     finite = np.flatnonzero(np.isfinite(block.values))
     row: dict[str, Any] = {
@@ -165,25 +118,12 @@ def truncate_after(s: Session, run_id: str, step: int) -> None:
         block = unpack(chunk)
         kept = int(np.searchsorted(block.steps, step, side="right"))
         if kept:
-            cut = Block(block.steps[:kept], block.times[:kept], block.values[:kept])
-            s.execute(insert(MetricChunk).values(chunk_row(run_id, chunk.metric, chunk.seq, cut)))
+            cut = chunk_row(run_id, chunk.metric, chunk.seq, block.part(slice(kept)))
+            s.execute(insert(MetricChunk).values(cut))
     _rebuild_summaries(s, run_id, sorted({chunk.metric for chunk in touched}))
 
 
 # -- read -----------------------------------------------------------------------------------------------------------
-
-
-class ChunkRow(NamedTuple):
-    """The columns of a chunk that hold its points."""
-
-    run_id: str
-    metric: str
-    seq: int
-    first_step: int
-    length: int
-    steps: bytes
-    times: bytes
-    vals: bytes
 
 
 _COLUMNS: list[Any] = [
@@ -196,15 +136,6 @@ _COLUMNS: list[Any] = [
     MetricChunk.times,
     MetricChunk.vals,
 ]
-
-
-def unpack(chunk: ChunkRow) -> Block:
-    steps = (
-        np.frombuffer(chunk.steps, "<i8")
-        if chunk.steps
-        else np.arange(chunk.first_step, chunk.first_step + chunk.length, dtype=np.int64)
-    )
-    return Block(steps, np.frombuffer(chunk.times, "<f8"), np.frombuffer(chunk.vals, "<f8"))
 
 
 def read_blocks(
@@ -228,20 +159,7 @@ def read_blocks(
     ):
         chunk = ChunkRow(*row)
         found.setdefault((chunk.run_id, chunk.metric), []).append(unpack(chunk))
-    return {key: _window(_joined(blocks), from_step, to_step) for key, blocks in found.items()}
-
-
-def _joined(blocks: list[Block]) -> Block:
-    if len(blocks) == 1:
-        return blocks[0]
-    whole = Block(*(np.concatenate(part) for part in zip(*blocks, strict=True)))
-    return whole if (np.diff(whole.steps) > 0).all() else last_of_each_step(whole)
-
-
-def _window(block: Block, from_step: int | None, to_step: int | None) -> Block:
-    low = 0 if from_step is None else int(np.searchsorted(block.steps, from_step, side="left"))
-    high = len(block.steps) if to_step is None else int(np.searchsorted(block.steps, to_step, side="right"))
-    return Block(block.steps[low:high], block.times[low:high], block.values[low:high])
+    return {key: cut_block(join_blocks(blocks), from_step, to_step) for key, blocks in found.items()}
 
 
 def read_since(s: Session, run_id: str, seq: int, limit: int) -> list[ChunkRow]:
@@ -270,43 +188,3 @@ def list_summaries(s: Session, run_ids: Sequence[str]) -> dict[str, list[MetricS
     for row in s.exec(query):
         found[row.run_id].append(row)
     return found
-
-
-def reduce_to(x: Floats, values: Floats, points: int) -> Ints:
-    """Indices of at most `points` points that draw the same line.
-
-    M4 (Jugel et al., VLDB 2014) over equal buckets of x: first, lowest, highest and last point of each, so that no
-    spike is lost. Points that are not finite are kept beside them: all, or where they are more than a quarter of the
-    budget the first in each of as many equal buckets of x. `points` is at least 8.
-    """
-    if len(values) <= points:
-        return np.arange(len(values), dtype=np.int64)
-    finite = np.isfinite(values)
-    odd = np.flatnonzero(~finite)
-    if odd.size > points // 4:
-        count, first, last = points // 4, x[odd[0]], x[odd[-1]]
-        bucket = np.minimum((x[odd] - first) / max(last - first, 1e-300) * count, count - 1).astype(np.int64)
-        odd = odd[np.unique(bucket, return_index=True)[1]]
-    even = np.flatnonzero(finite)
-    budget = max(4, (points - odd.size) // 4 * 4)
-    if even.size > budget:
-        even = even[_m4(x[even], values[even], budget // 4)]
-    return np.sort(np.concatenate([even, odd]))
-
-
-def _m4(x: Floats, values: Floats, buckets: int) -> Ints:
-    if buckets == 1:  # the library wants two at least
-        return np.unique(np.asarray([0, values.argmin(), values.argmax(), len(values) - 1], np.int64))
-    kept = M4Downsampler().downsample(  # type: ignore[no-untyped-call]
-        np.ascontiguousarray(x), np.ascontiguousarray(values), n_out=4 * buckets
-    )
-    return np.unique(kept).astype(np.int64)
-
-
-def json_floats(values: Floats) -> list[float | str]:
-    """Plain numbers, and "NaN", "Infinity", "-Infinity" as those strings: JSON has no token for them."""
-    plain: list[float | str] = values.tolist()
-    for index in np.flatnonzero(~np.isfinite(values)):
-        number = values[index]
-        plain[index] = "NaN" if np.isnan(number) else "Infinity" if number > 0 else "-Infinity"
-    return plain

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from app import runs, series
 from app.axes import Axis, x_values
+from app.chunks import chunk_row
+from app.columns import json_floats
 from app.db import Database
 from app.models import MetricSummary, Run
+from app.reduce import reduce_to
 from app.runs import NewRun
 from app.series import Block, ChunkRow, make_block
 
@@ -40,7 +43,7 @@ def test_a_spike_of_one_step_in_10000_is_seen_at_500_points_wherever_it_is(x: st
         for spike in (9.0, -9.0):
             values = smooth.copy()
             values[at] = spike
-            kept = series.reduce_to(xs, values, 500)
+            kept = reduce_to(xs, values, 500)
             assert at in kept
             assert len(kept) <= 500
 
@@ -59,7 +62,7 @@ def test_reduced_points_are_real_few_and_hold_the_extremes(
     array = np.asarray(values)
     gaps = np.ones(len(values)) if rng is None else [rng.choice((0.0, 0.1, 1.0, 50.0)) for _ in values]  # type: ignore[attr-defined]
     x = np.cumsum(gaps)
-    kept = series.reduce_to(x, array, points)
+    kept = reduce_to(x, array, points)
 
     assert len(kept) <= points
     assert (np.diff(kept) > 0).all()
@@ -80,7 +83,7 @@ def test_every_bucket_keeps_its_extremes(values: list[float], points: int) -> No
     """Between the first and the last x there are points // 4 buckets; borders may fall on either side."""
     array = np.asarray(values)
     x = np.arange(len(values), dtype=np.float64)
-    kept = series.reduce_to(x, array, points)
+    kept = reduce_to(x, array, points)
     width = (len(values) - 1) / (points // 4)
     for bucket in range(points // 4):
         inside = (x > bucket * width + 1e-6) & (x < (bucket + 1) * width - 1e-6)
@@ -92,14 +95,14 @@ def test_every_bucket_keeps_its_extremes(values: list[float], points: int) -> No
 
 def test_few_points_come_back_whole() -> None:
     values = np.asarray([1.0, math.nan, math.inf, -math.inf, -0.0])
-    assert series.reduce_to(np.arange(5.0), values, 8).tolist() == [0, 1, 2, 3, 4]
+    assert reduce_to(np.arange(5.0), values, 8).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_lone_nan_far_from_thousands_of_others_is_kept() -> None:
     values = np.ones(10_000)
     values[1_000:4_000] = math.nan
     values[9_000] = math.nan
-    kept = series.reduce_to(np.arange(10_000.0), values, 500)
+    kept = reduce_to(np.arange(10_000.0), values, 500)
 
     assert 9_000 in kept
     assert np.isnan(values[kept]).sum() > 20
@@ -108,7 +111,7 @@ def test_a_lone_nan_far_from_thousands_of_others_is_kept() -> None:
 
 def test_infinities_and_nan_travel_as_strings() -> None:
     values = np.asarray([1.5, math.nan, math.inf, -math.inf, -0.0, 5e-324])
-    plain = series.json_floats(values)
+    plain = json_floats(values)
     assert plain == [1.5, "NaN", "Infinity", "-Infinity", -0.0, 5e-324]
     back = [float(number) for number in json.loads(json.dumps(plain, allow_nan=False))]
     assert np.array_equal(values, back, equal_nan=True)
@@ -126,7 +129,7 @@ def test_a_packed_chunk_is_the_same_block(points: dict[int, float], consecutive:
     if consecutive:
         steps = [steps[0] + i for i in range(len(steps))]
     block = make_block(steps, [step / 2 for step in steps], list(points.values()))
-    row = series.chunk_row("r", "m", 1, block)
+    row = chunk_row("r", "m", 1, block)
     names = {name: row["count" if name == "length" else name] for name in ChunkRow._fields}
 
     assert (row["steps"] == b"") == (len(steps) == steps[-1] - steps[0] + 1)

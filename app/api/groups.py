@@ -1,0 +1,111 @@
+"""Groups: the mean over the runs that are alike in some fields of the spec, with a band."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic_core import to_json
+
+from app import series
+from app.api.answers import answer_json
+from app.api.deps import Db
+from app.api.series import DECIMALS
+from app.api.windows import (
+    AskedWindow,
+    Metrics,
+    Points,
+    RunIds,
+    Window,
+    check_count,
+    find_runs,
+    no_axis,
+    why_empty,
+)
+from app.axes import Axis, x_values
+from app.chunks import Block
+from app.columns import Format, json_floats, odd_points, typed
+from app.errors import Invalid
+from app.groups import Band, Line, Mean, field_paths, group_by, mean_line, reduce_mean
+from app.models import Run
+
+router = APIRouter(prefix="/api/v1", tags=["series"])
+
+
+@router.get("/groups", summary="Curves averaged over groups of runs")
+def get_groups(
+    request: Request,
+    db: Db,
+    runs: RunIds,
+    metrics: Metrics = ["train/loss"],  # noqa: B006
+    by: Annotated[list[str], Query(max_length=8)] = [],  # noqa: B006
+    band: Band = "std",
+    x: Axis = "step",
+    points: Points = 1_000,
+    window: AskedWindow = Window(None, None),
+    format: Format = "json",  # noqa: A002  # the parameter's name
+) -> Response:
+    """Runs that are alike in the spec fields `by` (such as `lr` or `model_options.activation`; a run without one counts
+    as null) make a group; without `by`, all do. At every step that any of them has: `mean` over the `n` members with
+    a finite value there, and `low` and `high` of the `band`: `std` (n - 1), `se`, `ci95` (Student's t) or `minmax`.
+    One member has no spread: NaN there, except for `minmax`.
+
+    At most `points` points a group and metric, the extremes of mean and band among them; `x` is the mean of the
+    members' x. `format=typed` as in `GET /api/v1/series`; `odd` lists the means that are not finite.
+    """
+    if x == "time":
+        raise Invalid("clock times of several runs have no mean; use x=elapsed", "x")
+    run_ids, names, fields = (list(dict.fromkeys(given)) for given in (runs, metrics, by))
+    check_count(run_ids, names)
+    with db.read() as s:
+        rows = find_runs(s, run_ids)
+        blocks = series.read_blocks(s, run_ids, names, *window.steps(x))
+    _check_fields(rows.values(), fields)
+    found = []
+    for key, members in group_by({run.id: run.spec for run in rows.values()}, fields):
+        for name in names:
+            group = {"key": key, "runs": members, "metric": name}
+            mine = [(rows[member], blocks[member, name]) for member in members if (member, name) in blocks]
+            found.append(group | _averaged(mine, band, x, points, window, format))
+    return answer_json(request, to_json({"x": x, "by": fields, "band": band, "groups": found}))
+
+
+def _check_fields(runs: Iterable[Run], fields: Sequence[str]) -> None:
+    """Raises: Invalid for a field that no spec of these runs has: a slip of the pen would put all in one group."""
+    known = {path for run in runs for path in field_paths(run.spec)}
+    for field in fields:
+        if field not in known:
+            near = difflib.get_close_matches(field, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known)[:40])}"
+            raise Invalid(f"none of these runs has a spec field {field[:100]!r}; {hint}", "by")
+
+
+def _averaged(
+    members: Sequence[tuple[Run, Block]], band: Band, axis: Axis, points: int, window: Window, form: Format
+) -> dict[str, Any]:
+    lines = []
+    for run, block in members:
+        x = x_values(axis, run, block)
+        if x is not None:
+            lines.append(Line(block.steps, x, block.values))
+    whole = mean_line(lines, band)
+    if axis != "step":
+        whole = whole.part(window.slice_of(whole.x))
+    shown = reduce_mean(whole, points)
+    found = _columns(axis, shown, form) | {"total": len(whole.steps), "returned": len(shown.steps)}
+    if not len(whole.steps):
+        found["note"] = no_axis(axis) if members and not lines else why_empty(window)
+    return found
+
+
+def _columns(axis: Axis, shown: Mean, form: Format) -> dict[str, Any]:
+    x = shown.x.round(DECIMALS[axis]) if axis in DECIMALS else shown.x
+    if form == "typed":
+        columns: dict[str, Any] = {} if axis == "step" else {"x": typed(x)}
+        columns |= {name: typed(getattr(shown, name)) for name in ("mean", "low", "high", "n")}
+        return {"step": typed(shown.steps), **columns, "odd": odd_points(shown.mean)}
+    steps = shown.steps.tolist()
+    edges = {name: json_floats(getattr(shown, name)) for name in ("mean", "low", "high")}
+    return {"step": steps, "x": steps if axis == "step" else x.tolist(), **edges, "n": shown.n.tolist()}
