@@ -25,7 +25,7 @@ from app.errors import Forbidden, TooLarge, TrainyardError, Unauthorized
 from app.settings import Settings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-PUBLIC_PATHS = frozenset({"/healthz", "/login"})
+PUBLIC_PATHS = frozenset({"/healthz", "/login", "/language"})
 SESSION_COOKIE = "trainyard_session"
 SESSION_S = 30 * 24 * 3600
 MAX_BODY_BYTES = 256 * 1024

@@ -89,6 +89,11 @@ class Dataset:
     val_size: int
     files: tuple[tuple[str, ...], ...] = ()
     download_mb: int = 0
+    class_names: tuple[str, ...] = ()  # none: the numbers themselves
+
+    def name_of(self, label: int) -> str:
+        """What a class is called."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
 
     def on_disk(self, root: Path) -> bool:
         """True when every file that the data set needs lies under `root` (or it needs none)."""
@@ -211,6 +216,19 @@ DATASETS: dict[str, Dataset] = {
             10_000,
             _idx_files("FashionMNIST"),
             31,
+            # The order of the data set's own README.
+            (
+                "T-shirt",
+                "Trousers",
+                "Pullover",
+                "Dress",
+                "Coat",
+                "Sandal",
+                "Shirt",
+                "Sneaker",
+                "Bag",
+                "Ankle boot",
+            ),
         ),
     )
 }
@@ -229,7 +247,7 @@ SCHEDULES: dict[str, Choice] = {
     for c in (
         Choice("constant", "Constant", "The learning rate stays as given."),
         Choice("cosine", "Cosine", "Falls from the given rate to zero along half a cosine."),
-        Choice("step", "Step", "Divided by ten at one half and at three quarters of the steps."),
+        Choice("step", "Step decay", "Divided by ten at one half and at three quarters of the steps."),
         Choice(
             "onecycle", "One-cycle", "Rises to the given rate in the first 30 %, then falls to nearly zero."
         ),

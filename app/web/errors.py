@@ -6,7 +6,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from app.web.contexts import ErrorPage
-from app.web.i18n import _
+from app.web.i18n import _, sentence
 from app.web.render import render
 
 NO_PAGES = ("/api/", "/static/", "/healthz", "/readyz", "/openapi.json")
@@ -32,7 +32,7 @@ def error_page(request: Request, status: int, message: str) -> Response:
         503: (_("Not available right now"), _("Runs that train go on. Reload in a moment.")),
     }
     title, advice = titles.get(status, (_("Error"), ""))
-    response = render(request, ErrorPage(status, title, message, advice), status)
+    response = render(request, ErrorPage(status, title, sentence(message), advice), status)
     if status in (429, 503):
         response.headers["retry-after"] = "2"
     return response

@@ -13,7 +13,7 @@ DASH = "–"
 
 
 def percent(value: float | None) -> str:
-    return DASH if value is None else f"{value * 100:.2f} %"
+    return DASH if value is None else _("{n} %").format(n=f"{value * 100:.2f}")
 
 
 def number(value: float | None) -> str:
@@ -49,12 +49,12 @@ def duration(seconds: float | None) -> str:
         return DASH
     whole = max(0, round(seconds))
     if whole < 60:
-        return f"{whole} s"
+        return _("{n} s").format(n=whole)
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
+        return _("{min} min {s} s").format(min=whole // 60, s=whole % 60)
     if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+        return _("{h} h {min} min").format(h=whole // 3600, min=whole % 3600 // 60)
+    return _("{d} d {h} h").format(d=whole // 86_400, h=whole % 86_400 // 3600)
 
 
 def ago(at: float | None, now: float) -> str:

@@ -13,24 +13,29 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from app.validation import spec_errors
-from app.web.i18n import _
+from app.web.i18n import N_, _, sentence
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Dataset
 from ml.spec import RunSpec
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Model", ("model",)),
-    ("Data", ("dataset", "train_size", "val_size", "input_scaling")),
-    ("Optimisation", ("epochs", "batch_size", "lr", "schedule", "optimizer", "momentum", "weight_decay")),
-    ("More", ("seed", "device", "precision")),
+    (N_("Model"), ("model",)),
+    (N_("Data"), ("dataset", "train_size", "val_size", "input_scaling")),
+    (N_("Optimisation"), ("epochs", "batch_size", "lr", "schedule", "optimizer", "momentum", "weight_decay")),
+    (N_("More"), ("seed", "device", "precision")),
 )
 WORDS = {
-    "standardize": "Standardise",
-    "unit": "0 to 1",
-    "raw": "Raw 0 to 255",
-    "auto": "Automatic",
+    "standardize": N_("Standardise"),
+    "unit": N_("0 to 1"),
+    "raw": N_("Raw 0 to 255"),
+    "auto": N_("Automatic"),
     "fp32": "FP32",
+    "bf16": "BF16",
+    "cpu": "CPU",
+    "cuda": "GPU (CUDA)",
+    "true": N_("On"),
+    "false": N_("Off"),
+    "relu": "ReLU",
 }
-WORDS |= {"bf16": "BF16", "cpu": "CPU", "cuda": "GPU (CUDA)", "true": "On", "false": "Off", "relu": "ReLU"}
 ENTRIES = {"name": "", "experiment": "", "tags": "", "seeds": "1"}
 MAX_SEEDS = 20
 
@@ -163,7 +168,7 @@ def read_spec(typed: Typed) -> RunSpec | None:
     except ValidationError as error:
         for name, message in spec_errors(error, given).items():
             place = name.replace("model_options.", f"options.{typed.model}.")
-            typed.errors.setdefault(place, _(message))
+            typed.errors.setdefault(place, sentence(message))
     _check_options(typed, given)
     return None
 
@@ -175,7 +180,7 @@ def _check_options(typed: Typed, given: Mapping[str, Any]) -> None:
             MODELS[typed.model].options.model_validate(given["model_options"])
         except ValidationError as error:
             for name, message in spec_errors(error, given).items():
-                typed.errors.setdefault(f"options.{typed.model}.{name}", _(message))
+                typed.errors.setdefault(f"options.{typed.model}.{name}", sentence(message))
 
 
 def _parse(text: str, schema: Mapping[str, Any]) -> Any:
@@ -311,9 +316,13 @@ def _choice(name: str, value: str, selected: str, datasets: Path | None) -> Choi
     if name == "dataset" and datasets is not None:
         data = DATASETS[value]
         return Choice(value, _(data.title), value == selected, availability(data, datasets))
+    return Choice(value, _(choice_title(name, value)), value == selected)
+
+
+def choice_title(name: str, value: str) -> str:
+    """The English title of one value of a closed field."""
     tables: dict[str, Mapping[str, Any]] = {"model": MODELS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
-    title = tables[name][value].title if name in tables else WORDS.get(value, value.capitalize())
-    return Choice(value, _(title), value == selected)
+    return str(tables[name][value].title) if name in tables else WORDS.get(value, value.capitalize())
 
 
 def availability(data: Dataset, datasets_dir: Path) -> str:
@@ -329,8 +338,8 @@ def summary(spec: RunSpec) -> str:
     return _(
         "{model} on {data}: {epochs} × {per_epoch} steps of {batch} images, {steps} steps in all."
     ).format(
-        model=MODELS[spec.model].title,
-        data=DATASETS[spec.dataset].title,
+        model=_(MODELS[spec.model].title),
+        data=_(DATASETS[spec.dataset].title),
         epochs=f"{spec.epochs:,}",
         per_epoch=f"{spec.steps_per_epoch:,}",
         batch=f"{spec.batch_size:,}",

@@ -17,7 +17,7 @@ from app.web import forms, presets
 from app.web.contexts import NewPage
 from app.web.deps import AppSettings, Db, Posted
 from app.web.forms import Typed
-from app.web.i18n import _
+from app.web.i18n import _, sentence
 from app.web.render import app_settings, local_url, render
 from ml.catalog import DATASETS, MODELS
 from ml.presets import PRESETS
@@ -56,7 +56,7 @@ def submit_new(request: Request, db: Db, settings: AppSettings, posted: Posted) 
     except Conflict:  # the same page sent again after a change: a new run
         rows, _is_new = submit.create(db, settings, [replace(new, idempotency_key=None) for new in wanted])
     except TrainyardError as error:
-        typed.message = error.message
+        typed.message = sentence(error.message)
         return _page(request, typed, error.status)
     return RedirectResponse(_target(request, rows), 303)
 
@@ -116,8 +116,10 @@ def _page(
 def _data(typed: Typed) -> dict[str, Any]:
     """What the script needs to fill in recipes and to say what will run."""
     return {
-        "models": {m.name: {"title": m.title, "defaults": forms.defaults(m.name)} for m in MODELS.values()},
-        "datasets": {d.name: {"title": d.title, "train_size": d.train_size} for d in DATASETS.values()},
+        "models": {
+            m.name: {"title": _(m.title), "defaults": forms.defaults(m.name)} for m in MODELS.values()
+        },
+        "datasets": {d.name: {"title": _(d.title), "train_size": d.train_size} for d in DATASETS.values()},
         "summary": _(
             "{model} on {data}: {epochs} × {per_epoch} steps of {batch} images, {steps} steps in all."
         ),

@@ -13,17 +13,19 @@ from app.errors import Invalid
 from app.validation import spec_errors
 from app.web import formats
 from app.web.forms import Choice, Field, availability
-from app.web.i18n import _
+from app.web.i18n import N_, _, sentence
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
 from ml.presets import PRESETS, Preset
 from ml.spec import RunSpec
 
 DEMO_DATASETS = ("mnist", "digits")
-TITLES = {"demo": "The demo comparison", "homework": "The homework, to the letter"}
+TITLES = {"demo": N_("The demo comparison"), "homework": N_("The homework, to the letter")}
 TIMES = {
-    "demo": "About a minute and a half on two CPU cores.",
-    "homework": "Nearly an hour on two CPU cores; lower the epochs or the images for a first look. With sigmoid and "
-    "plain SGD, LeNet stays at chance for epochs: that is the lesson.",
+    "demo": N_("About a minute and a half on two CPU cores."),
+    "homework": N_(
+        "Nearly an hour on two CPU cores; lower the epochs or the images for a first look. With sigmoid and "
+        "plain SGD, LeNet stays at chance for epochs: that is the lesson."
+    ),
 }
 
 
@@ -63,7 +65,7 @@ def make(name: str, typed: Mapping[str, str], datasets_dir: Path) -> Preset:
             RunSpec.model_validate(fields)
         except ValidationError as error:
             field, message = next(iter(spec_errors(error, fields).items()))
-            raise Invalid(_(message), field) from error
+            raise Invalid(sentence(message), field) from error
     return preset
 
 
@@ -112,7 +114,7 @@ def _form(name: str, typed: Mapping[str, str], error: Invalid | None, datasets_d
         for run in preset.runs
     )
     return PresetForm(
-        name, _(TITLES.get(name, preset.title)), _(TIMES.get(name, "")), _shared(spec), runs, tuple(fields)
+        name, _(TITLES.get(name, preset.title)), _(TIMES[name]), _shared(spec), runs, tuple(fields)
     )
 
 
@@ -127,6 +129,6 @@ def _shared(spec: Mapping[str, Any]) -> str:
         bs=spec["batch_size"],
         lr=formats.setting(spec["lr"]),
         optimizer=OPTIMIZERS[spec["optimizer"]].title,
-        schedule=SCHEDULES[spec["schedule"]].title.lower(),
+        schedule=_(SCHEDULES[spec["schedule"]].title),
         seed=spec["seed"],
     )

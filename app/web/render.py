@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from app.db import Database
 from app.security import SESSION_COOKIE
 from app.settings import ROOT, Settings
-from app.web.i18n import TRANSLATIONS
+from app.web import i18n
 from app.web.words import script_words
 
 
@@ -25,6 +25,15 @@ class Page:
 
 
 @dataclass(frozen=True)
+class OtherLanguage:
+    """A language that the reader may switch to: `title` is its own name, `tag` what it is called in HTML."""
+
+    name: str
+    title: str
+    tag: str
+
+
+@dataclass(frozen=True)
 class Layout:
     """What the frame around every page shows."""
 
@@ -32,6 +41,9 @@ class Layout:
     signed_in: bool
     version: str
     words: dict[str, str]
+    language: str
+    others: list[OtherLanguage]
+    here: str
 
 
 def make_environment(app: FastAPI) -> Environment:
@@ -45,7 +57,7 @@ def make_environment(app: FastAPI) -> Environment:
         lstrip_blocks=True,
     )
     translate = cast(Any, environment)
-    translate.install_gettext_translations(TRANSLATIONS, newstyle=False)
+    translate.install_gettext_callables(i18n._, i18n.ngettext, newstyle=False)
     prefix = app.root_path.rstrip("/")
 
     def url_for(route: str, /, **params: Any) -> str:
@@ -57,10 +69,37 @@ def make_environment(app: FastAPI) -> Environment:
 
 def render(request: Request, page: Page, status: int = 200) -> Response:
     environment = cast(Environment, request.app.state.templates)
-    layout = Layout(page.section, SESSION_COOKIE in request.cookies, request.app.version, script_words())
+    language = i18n.language.get()
+    layout = Layout(
+        section=page.section,
+        signed_in=SESSION_COOKIE in request.cookies,
+        version=request.app.version,
+        words=script_words(),
+        language=i18n.TAGS[language],
+        others=[
+            OtherLanguage(name, title, i18n.TAGS[name])
+            for name, title in i18n.LANGUAGES.items()
+            if name != language
+        ],
+        here=_here(request, page),
+    )
     context = {field.name: getattr(page, field.name) for field in fields(page)}
     html = environment.get_template(page.template).render(**context, layout=layout)
-    return HTMLResponse(html, status, {"cache-control": "no-store"})
+    headers = {
+        "cache-control": "no-store",
+        "content-language": i18n.TAGS[language],
+        "vary": "Accept-Language, Cookie",
+    }
+    return HTMLResponse(html, status, headers)
+
+
+def _here(request: Request, page: Page) -> str:
+    """Where the switch of languages comes back to: this address, or the section that answered a form."""
+    if request.method != "GET":
+        return local_url(request, f"page_{page.section or 'runs'}")
+    prefix, path = cast(str, request.app.root_path).rstrip("/"), request.url.path
+    query = f"?{request.url.query}" if request.url.query else ""
+    return (path if path.startswith(f"{prefix}/") else prefix + path) + query
 
 
 def database(request: Request) -> Database:

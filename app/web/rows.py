@@ -13,7 +13,7 @@ from app.db import now
 from app.models import ENDED, PAUSED, QUEUED, RUNNING, Run
 from app.palette import Look, distinct_styles, look_of
 from app.web import formats
-from app.web.i18n import _
+from app.web.i18n import _, sentence
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
 from ml.spec import RunSpec
 
@@ -84,9 +84,9 @@ def _row(run: Run, brief: Mapping[str, Any], look: Look, at: float) -> RunRow:
         dash=look.dash,
         state=run.state,
         state_title=state_title(run.state, run.cancel_requested, run.pause_requested),
-        model=MODELS[run.model].title if run.model in MODELS else run.model or formats.DASH,
+        model=_(MODELS[run.model].title) if run.model in MODELS else run.model or formats.DASH,
         model_name=run.model if run.model in MODELS else None,
-        dataset=DATASETS[run.dataset].title if run.dataset in DATASETS else run.dataset or formats.DASH,
+        dataset=_(DATASETS[run.dataset].title) if run.dataset in DATASETS else run.dataset or formats.DASH,
         settings=_settings(run),
         about=_about(run),
         experiment=run.experiment,
@@ -94,7 +94,7 @@ def _row(run: Run, brief: Mapping[str, Any], look: Look, at: float) -> RunRow:
         percent=formats.whole_percent(brief["progress"]),
         progress_text=_progress_text(run),
         eta=_("{time} left").format(time=formats.duration(eta)) if eta is not None else "",
-        phase=run.phase if run.state == RUNNING and run.phase != "training" else "",
+        phase=sentence(run.phase) if run.state == RUNNING and run.phase != "training" else "",
         best_accuracy=formats.percent(accuracy),
         val_loss=formats.number(loss),
         created=formats.ago(run.created_at, at),
@@ -108,8 +108,8 @@ def _settings(run: Run) -> str:
     spec = run.spec
     optimizer = spec.get("optimizer")
     parts = [
-        ("bs {value}", spec.get("batch_size")),
-        ("lr {value}", spec.get("lr")),
+        (_("bs {value}"), spec.get("batch_size")),
+        (_("lr {value}"), spec.get("lr")),
         ("{value}", OPTIMIZERS[optimizer].title if optimizer in OPTIMIZERS else optimizer),
     ]
     return " · ".join(text.format(value=formats.setting(value)) for text, value in parts if value is not None)
@@ -118,7 +118,7 @@ def _settings(run: Run) -> str:
 def _about(run: Run) -> str:
     """Model (where the catalog has no page for it), dataset and settings, as far as they are known."""
     model = None if run.model in MODELS else run.model
-    dataset = DATASETS[run.dataset].title if run.dataset in DATASETS else run.dataset
+    dataset = _(DATASETS[run.dataset].title) if run.dataset in DATASETS else run.dataset
     return " · ".join(part for part in (model, dataset, _settings(run)) if part)
 
 

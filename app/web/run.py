@@ -16,7 +16,7 @@ from app.models import CANCELED, FAILED, FINISHED, PAUSED, QUEUED, RUNNING, Run,
 from app.web import formats, forms
 from app.web.contexts import Fact, Moment, RunPage
 from app.web.deps import AppSettings, Db
-from app.web.i18n import _
+from app.web.i18n import _, sentence
 from app.web.render import local_url, render
 from app.web.rows import chart_facts, field_title, field_value, make_rows, state_title
 from app.web.view import Known, chart_data, read_view
@@ -54,7 +54,7 @@ def _read(request: Request, s: Session, run: Run) -> RunPage:
             Fact(name.replace("_", " "), formats.setting(value)) for name, value in _flat(run.resolved)
         ],
         moments=[_moment(event, at) for event in reversed(runs.list_events(s, run.id))],
-        error=run.error,
+        error=run.error and sentence(run.error),
         error_tail=run.error_tail or "",
         facts=_facts(run, at),
         view=view,
@@ -114,9 +114,9 @@ def _moment(event: RunEvent, at: float) -> Moment:
         ago=formats.ago(event.at, at),
         state=event.to_state,
         state_title=state_title(event.to_state),
-        text=_("{reason} (by {actor})").format(reason=event.reason, actor=event.actor)
+        text=_("{reason} (by {actor})").format(reason=sentence(event.reason), actor=sentence(event.actor))
         if event.actor not in event.reason
-        else event.reason,
+        else sentence(event.reason),
     )
 
 

@@ -3,7 +3,7 @@
 import { words } from "./words.js";
 
 export function percent(value) {
-  return value == null ? "–" : `${(value * 100).toFixed(2)} %`;
+  return value == null ? "–" : fill(words.percent, { n: (value * 100).toFixed(2) });
 }
 
 export function number(value) {
@@ -21,10 +21,10 @@ export function count(value) {
 
 export function duration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  if (whole < 48 * 3600) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
-  return `${Math.floor(whole / 86_400)} d ${Math.floor((whole % 86_400) / 3600)} h`;
+  if (whole < 60) return fill(words.seconds, { n: whole });
+  if (whole < 3600) return fill(words.minutes, { min: Math.floor(whole / 60), s: whole % 60 });
+  if (whole < 48 * 3600) return fill(words.hours, { h: Math.floor(whole / 3600), min: Math.floor((whole % 3600) / 60) });
+  return fill(words.days, { d: Math.floor(whole / 86_400), h: Math.floor((whole % 86_400) / 3600) });
 }
 
 export function ago(iso) {

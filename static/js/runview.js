@@ -4,6 +4,7 @@ import { count, duration, fill, number, percent } from "./format.js";
 import { words } from "./words.js";
 
 export function showRun(run) {
+  document.dispatchEvent(new CustomEvent("runchange", { detail: run }));
   for (const element of document.querySelectorAll(`[data-run="${CSS.escape(run.id)}"]`)) {
     const set = (field, text) => {
       const part = element.querySelector(`[data-field="${field}"]`);
@@ -14,14 +15,23 @@ export function showRun(run) {
     const steps = run.total_steps
       ? fill(words.steps_of, { step: count(run.step), total: count(run.total_steps) })
       : fill(words.step, { step: count(run.step) });
-    set("percent", run.progress == null ? steps : `${Math.floor(run.progress * 100)} %`);
+    set("percent", run.progress == null ? steps : fill(words.percent, { n: Math.floor(run.progress * 100) }));
     set("progress-text", steps);
     set("eta", run.eta_s == null ? "" : fill(words.time_left, { time: duration(run.eta_s) }));
-    set("phase", run.state === "running" && run.phase !== "training" ? run.phase : "");
+    set("phase", run.state === "running" && run.phase !== "training" ? phaseText(run.phase) : "");
     set("best-accuracy", percent(run.summary["val/accuracy"]?.max));
     set("val-loss", number(run.summary["val/loss"]?.last));
     showState(element, run);
   }
+}
+
+// The trainer writes its phase in English; app/web/rows.py translates it in the page, this one while it changes.
+function phaseText(phase) {
+  const [, epoch] = /^evaluating epoch (\d+)$/.exec(phase) ?? [];
+  if (epoch) return fill(words.evaluating, { epoch });
+  const [, title] = /^Downloading (.+)$/.exec(phase) ?? [];
+  if (title) return fill(words.downloading, { title });
+  return words[phase] ?? phase;
 }
 
 function showState(element, run) {
