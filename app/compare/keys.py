@@ -1,0 +1,159 @@
+"""The keys that a fair comparison looks at, and what each run has under them.
+
+Every field of RunSpec and everything that a training resolves is in KEYS (tests/test_fairness.py holds it so). A spec
+field that is not is compared as a setting all the same: a new one can raise an alarm, never pass unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from app.compare.diff import OPTIONS
+from app.compare.facts import UNKNOWN, UNUSED, RunFacts, flatten
+from ml.catalog import DATASETS
+from ml.spec import RunSpec
+
+
+class Role(Enum):
+    SETTING = "setting"  # a difference confounds, unless it is what is being compared
+    SEED = "seed"  # replicates: compared as a set between groups
+    CONSEQUENCE = "consequence"  # a setting, but only where runs that agree in its causes differ in it
+    NOTE = "note"  # may change times or last digits: said, but no reason to distrust the comparison
+
+
+@dataclass(frozen=True)
+class Key:
+    """`causes`: keys that explain a difference in this one; one that ends with a dot stands for all that begin so."""
+
+    name: str
+    role: Role
+    causes: tuple[str, ...] = ()
+
+
+_SETTINGS = (
+    "model", "dataset", "train_size", "val_size", "input_scaling", "augmentation", "pretrained", "batch_size",
+    "epochs", "lr", "schedule", "optimizer", "momentum", "weight_decay", "precision", "code",
+)  # fmt: skip
+_CONSEQUENCES = {
+    "data_digest": ("dataset",),
+    "train_images": ("dataset", "data_digest", "train_size"),
+    "val_images": ("dataset", "data_digest", "val_size"),
+    "val_digest": ("dataset", "data_digest"),
+    "steps_per_epoch": ("dataset", "data_digest", "train_size", "batch_size"),
+    "classes": ("dataset", "data_digest"),
+    "mean": ("dataset", "data_digest", "input_scaling"),
+    "std": ("dataset", "data_digest", "input_scaling"),
+    "parameters": ("model", OPTIONS, "dataset", "data_digest", "code"),
+}
+_NOTES = ("device", "device_name", "threads", "python", "torch", "torchvision")
+
+KEYS: dict[str, Key] = {
+    key.name: key
+    for key in (
+        *(Key(name, Role.SETTING) for name in _SETTINGS),
+        *(Key(name, Role.CONSEQUENCE, causes) for name, causes in _CONSEQUENCES.items()),
+        Key("seed", Role.SEED),
+        *(Key(name, Role.NOTE) for name in _NOTES),
+    )
+}
+EXPANDED = ("model_options",)  # its parts are keys, not the field itself
+
+# What a training does without having a field for it; a script of one's own may say otherwise.
+IMPLIED: Mapping[str, Any] = {"augmentation": None, "pretrained": False}
+NOTHING = (None, False, 0, "", "none", "no", "false", "0")
+MUST_KNOW = {*RunSpec.model_fields, "data_digest", "code"} - {*EXPANDED, "device"}
+TAKES_MOMENTUM = ("sgd",)
+
+# Other words for our fields, as scripts use them.
+ALIASES: Mapping[str, str] = {
+    "arch": "model", "architecture": "model", "model_name": "model",
+    "data": "dataset", "dataset_name": "dataset",
+    "learning_rate": "lr", "learningrate": "lr",
+    "batchsize": "batch_size", "bs": "batch_size", "batch": "batch_size",
+    "num_epochs": "epochs", "n_epochs": "epochs", "max_epochs": "epochs",
+    "wd": "weight_decay", "opt": "optimizer", "optim": "optimizer",
+    "scheduler": "schedule", "lr_scheduler": "schedule", "lr_schedule": "schedule",
+    "random_seed": "seed", "random_state": "seed", "augment": "augmentation",
+    "code_version": "code", "git_commit": "code", "commit": "code",
+}  # fmt: skip
+
+
+def key_of(name: str, foreign: bool = False) -> Key:
+    """The key of a name; `foreign`: resolved by a training of another version, and therefore no setting."""
+    if name in KEYS:
+        return KEYS[name]
+    if name.startswith(OPTIONS):
+        return Key(name, Role.CONSEQUENCE, ("model",))
+    return Key(name, Role.NOTE if foreign else Role.SETTING)
+
+
+def read_table(runs: Sequence[RunFacts]) -> dict[Key, dict[str, Any]]:
+    """What each run has under each key: `table[key][run.id]`, a value or a Gap; keys in the order of KEYS."""
+    rows = {run.id: _read_run(run) for run in runs}
+    asked = {name for run in runs for name in rows[run.id] if name not in run.resolved}
+    others = dict.fromkeys(name for row in rows.values() for name in row if name not in KEYS)
+    names = [*KEYS, *others]
+    return {
+        key_of(name, foreign=name not in asked): {
+            run.id: rows[run.id].get(name, _absent(run, name)) for run in runs
+        }
+        for name in names
+    }
+
+
+def _absent(run: RunFacts, name: str) -> Any:
+    if name.startswith(OPTIONS):
+        return UNUSED
+    if run.kind == "training" and name in IMPLIED:
+        return IMPLIED[name]
+    return UNKNOWN
+
+
+def _read_run(run: RunFacts) -> dict[str, Any]:
+    """Name to value, as it took effect: a size that is the whole set is None, precision and device as resolved."""
+    row = {**flatten(run.resolved), **(_training(run) if run.kind == "training" else _external(run))}
+    row["precision"] = run.resolved.get("precision", row.get("precision", "auto"))
+    row["device"] = run.resolved.get("device", row.get("device", "auto"))
+    for name in ("precision", "device"):
+        row[name] = UNKNOWN if row[name] == "auto" else row[name]
+    if isinstance(row["device"], str):
+        row["device"] = row["device"].partition(":")[0]  # which of several equal GPUs is of no interest
+    if row.get("optimizer", UNKNOWN) not in (*TAKES_MOMENTUM, UNKNOWN):
+        row["momentum"] = UNUSED
+    data = DATASETS.get(str(row.get("dataset")))
+    for name in ("train_size", "val_size"):
+        if data is not None and row.get(name) == getattr(data, name):
+            row[name] = None
+    return row
+
+
+def _training(run: RunFacts) -> dict[str, Any]:
+    """The spec by path; a field that came after this run was made has its default, which is what there was before."""
+    defaults = {
+        name: field.get_default(call_default_factory=True) for name, field in RunSpec.model_fields.items()
+    }
+    return flatten({**defaults, **run.spec})
+
+
+def _external(run: RunFacts) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name, value in flatten(run.spec).items():
+        ours = ALIASES.get(name.lower().replace("-", "_"), name)
+        ours = ours if ours in KEYS else name
+        row[ours] = _plain(ours, value)
+    return row
+
+
+def _plain(name: str, value: Any) -> Any:
+    """An outside script's value in our form: numbers may come as text, names in capitals."""
+    if name in IMPLIED and (value.lower() if isinstance(value, str) else value) in NOTHING:
+        return IMPLIED[name]
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value.lower() if name in KEYS and name not in ("device_name", "code") else value
