@@ -67,6 +67,10 @@ def list_runs(
     return [run for run, _ in rows], next_cursor
 
 
+def count_runs(s: Session, wanted: Filter) -> int:
+    return s.exec(select(func.count()).select_from(Run).where(*_conditions(wanted))).one()
+
+
 def _conditions(wanted: Filter) -> list[Any]:
     conditions: list[Any] = []
     for state in wanted.state:

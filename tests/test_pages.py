@@ -492,7 +492,7 @@ def test_a_comparison_shows_what_it_can(http: httpx.Client) -> None:
     assert "twin (2)" in page
     assert "twin (3)" not in page
     assert "learning rate 0.1 / 0.01" in page
-    assert "What differs" in page
+    assert "Settings that differ" in page
     wrong = http.get(f"/compare?run={runs[0]}&x=furlongs&smooth=2&y=nonsense&zoom=9,1&smoth=0.9").text
     for word in ("furlongs", "from 0 to 0.999", "nonsense", "two rising numbers", "smoth"):
         assert word in wrong

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from sqlmodel import Session, col, select
-from starlette.responses import RedirectResponse, Response
+from starlette.datastructures import QueryParams
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from app import listing, series
 from app.compare import differing_fields
 from app.listing import Filter
 from app.models import Run
-from app.web import formats
-from app.web.contexts import ComparePage, Difference
+from app.results import read_results
+from app.web.contexts import ComparePage, Pair
 from app.web.deps import Db
+from app.web.download import summary_csv
 from app.web.i18n import _
 from app.web.render import local_url, render
 from app.web.rows import RunRow, chart_facts, distinct_names, field_title, field_value, make_rows
-from app.web.view import Known, chart_data, read_view
+from app.web.specs import make_specs
+from app.web.summary import make_table
+from app.web.view import NAMES, Known, chart_data, read_view
 
 router = APIRouter()
 
 MAX_RUNS = 100
 PICKER_ROWS = 30
+MAX_PAIRS = 500
+PARAMETERS = ("experiment", "sort", "cols", "metric", "at")  # of the address, beside those of app.web.view
 # What makes a comparison one of models: these may differ.
 SUBJECT = ("model", "model_options.")
 
@@ -33,40 +41,94 @@ SUBJECT = ("model", "model_options.")
 def compare_page(
     request: Request,
     db: Db,
-    run: Annotated[list[str], Query(max_length=MAX_RUNS)] = [],  # noqa: B006
+    run: Annotated[list[str], Query()] = [],  # noqa: B006
     experiment: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
     with db.read() as s:
         if experiment is not None and not run:
-            members, _more = listing.list_runs(
-                s, Filter(experiment=experiment, sort="created"), limit=MAX_RUNS
-            )
-            query = urlencode([("run", member.id) for member in members])
-            return RedirectResponse(f"{local_url(request, 'page_compare')}?{query}", 303)
+            return RedirectResponse(_members_url(request, s, experiment), 303)
         return render(request, _read(request, s, list(dict.fromkeys(run))))
 
 
-def _read(request: Request, s: Session, asked: list[str]) -> ComparePage:
+@router.get("/compare.csv", name="compare_csv")
+def compare_csv(db: Db, run: Annotated[list[str], Query()] = []) -> Response:  # noqa: B006
+    with db.read() as s:
+        found = _find(s, list(dict.fromkeys(run))[:MAX_RUNS])
+        results = read_results(s, found)
+    headers = {"content-disposition": 'attachment; filename="comparison.csv"', "cache-control": "no-store"}
+    return StreamingResponse(
+        summary_csv(found, results), media_type="text/csv; charset=utf-8", headers=headers
+    )
+
+
+def _members_url(request: Request, s: Session, experiment: str) -> str:
+    """The comparison of an experiment's runs, which it goes on naming where it has more than a page shows."""
+    members, more = listing.list_runs(s, Filter(experiment=experiment, sort="created"), limit=MAX_RUNS)
+    query = [("run", member.id) for member in members] + ([("experiment", experiment)] if more else [])
+    return f"{local_url(request, 'page_compare')}?{urlencode(query)}"
+
+
+def _find(s: Session, asked: list[str]) -> list[Run]:
+    """The runs that there are, in the order in which they were asked for."""
     by_id = {run.id: run for run in s.exec(select(Run).where(col(Run.id).in_(asked)))} if asked else {}
-    found = [by_id[run_id] for run_id in asked if run_id in by_id]
+    return [by_id[run_id] for run_id in asked if run_id in by_id]
+
+
+def _read(request: Request, s: Session, asked: list[str]) -> ComparePage:
+    found = _find(s, asked[:MAX_RUNS])
     rows = make_rows(s, found, distinct=True)
-    picker = [] if found else make_rows(s, listing.list_runs(s, Filter(), limit=PICKER_ROWS)[0])
+    names = distinct_names(rows)
+    here = {run.id for run in found}
     differing = differing_fields([run.spec for run in found])
     kind, verdict = _verdict(found, differing)
     lines = _chart_runs(s, found, rows)
     metrics = [metric for line in lines for metric in line["metrics"]]
-    view = read_view(request.query_params, Known.of(found, metrics), also=["experiment"])
+    query = request.query_params
+    view = read_view(query, Known.of(found, metrics), also=PARAMETERS)
+    table = make_table(
+        found,
+        rows,
+        names,
+        read_results(s, found),
+        baseline=view.baseline,
+        sort=query.get("sort", ""),
+        everything=query.get("cols") == "all",
+    )
     return ComparePage(
         rows=rows,
-        names=distinct_names(rows),
-        missing=[run_id[:50] for run_id in asked if run_id not in by_id],
-        picker=picker,
-        differences=_differences(found, differing),
+        names=names,
+        missing=[run_id[:50] for run_id in asked[:MAX_RUNS] if run_id not in here],
+        picker=[] if found else make_rows(s, listing.list_runs(s, Filter(), limit=PICKER_ROWS)[0]),
+        specs=make_specs(found, names, view.baseline),
+        summary=table,
+        csv_url=f"{local_url(request, 'compare_csv')}?{urlencode([('run', run.id) for run in found])}",
+        query=_pairs(query, found),
         verdict=verdict,
         verdict_kind=kind,
-        view=view,
+        view=replace(view, notices=(*view.notices, *_too_many(s, query, asked), *table.notices)),
         data=chart_data(view, lines),
     )
+
+
+def _pairs(query: QueryParams, found: list[Run]) -> list[Pair]:
+    """The address as a form's hidden fields: the runs that there are, and every parameter that the page knows."""
+    kept = [(n, v) for n, v in query.multi_items() if n != "run" and v and (n in NAMES or n in PARAMETERS)]
+    return [Pair("run", run.id) for run in found] + [
+        Pair(name, value[:200]) for name, value in kept[:MAX_PAIRS]
+    ]
+
+
+def _too_many(s: Session, query: QueryParams, asked: list[str]) -> Iterable[str]:
+    if len(asked) > MAX_RUNS:
+        yield _("The address names {n} runs; this page shows the first {most}.").format(
+            n=len(asked), most=MAX_RUNS
+        )
+    elif experiment := query.get("experiment"):
+        total = listing.count_runs(s, Filter(experiment=experiment))
+        if total > len(asked):
+            yield _("The experiment “{name}” has {n} runs; this page shows {shown} of them.").format(
+                name=experiment[:60], n=total, shown=len(asked)
+            )
 
 
 def _chart_runs(s: Session, found: list[Run], rows: list[RunRow]) -> list[dict[str, Any]]:
@@ -75,20 +137,6 @@ def _chart_runs(s: Session, found: list[Run], rows: list[RunRow]) -> list[dict[s
         chart_facts(run, row, listing.summary(summaries[run.id])) | {"label": label}
         for run, row, label in zip(found, rows, distinct_names(rows), strict=True)
     ]
-
-
-def _differences(found: list[Run], differing: dict[str, list[Any]]) -> list[Difference]:
-    """A line a field. Options of different models are no fields of each other: they share one line."""
-    several = "model" in differing
-    lines = [
-        Difference(field_title(name), [field_value(name, value) for value in values])
-        for name, values in differing.items()
-        if not (several and name.startswith("model_options."))
-    ]
-    options = [formats.setting(run.spec.get("model_options")) for run in found]
-    if several and len(set(options)) > 1:
-        lines.append(Difference(field_title("model_options"), options))
-    return lines
 
 
 def _verdict(found: list[Run], differing: dict[str, list[Any]]) -> tuple[str, str]:

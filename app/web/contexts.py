@@ -9,6 +9,8 @@ from app.web.forms import Choice, FieldGroup, OptionGroup
 from app.web.presets import PresetForm
 from app.web.render import Page
 from app.web.rows import RunRow
+from app.web.specs import SpecTable
+from app.web.summary import SummaryTable
 from app.web.view import View
 
 
@@ -82,11 +84,11 @@ class RunPage(Page):
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One field in which the runs differ: its title and a value a run."""
+class Pair:
+    """One parameter of the page's address."""
 
-    title: str
-    values: list[str]
+    name: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,10 @@ class ComparePage(Page):
     names: list[str]
     missing: list[str]
     picker: list[RunRow]
-    differences: list[Difference]
+    specs: SpecTable
+    summary: SummaryTable
+    csv_url: str
+    query: list[Pair]
     verdict: str
     verdict_kind: str
     view: View

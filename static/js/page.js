@@ -1,5 +1,7 @@
 // The page's own data, and drawing parts of it anew from the server's HTML.
 
+import { morph } from "./morph.js";
+
 // The API behind the prefix that a proxy may give us.
 export const API = `${document.documentElement.dataset.root}api/v1`;
 
@@ -10,7 +12,8 @@ export function pageData() {
 
 let asked = null;
 
-// Fetch this page again and swap its [data-fragment] parts: the templates stay the only place that writes HTML.
+// Fetch this page again and swap its [data-fragment] parts (or, with data-morph, change
+// only what differs in them): the templates stay the only place that writes HTML.
 // Calls within `wait` ms count as one. `keep` runs after the swap.
 export function refreshFragments(keep = () => {}, wait = 250) {
   if (asked) return;
@@ -23,7 +26,9 @@ export function refreshFragments(keep = () => {}, wait = 250) {
       for (const part of document.querySelectorAll("[data-fragment]")) {
         const name = CSS.escape(part.dataset.fragment);
         const replacement = fresh.querySelector(`[data-fragment="${name}"]`);
-        if (replacement && !replacement.isEqualNode(part)) swap(part, replacement);
+        if (!replacement || replacement.isEqualNode(part)) continue;
+        if ("morph" in part.dataset) morph(part, replacement);
+        else swap(part, replacement);
       }
       keep();
     } catch {

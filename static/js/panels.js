@@ -1,0 +1,33 @@
+// The panels of a comparison: choices that need no new page, and figures that follow runs while they train.
+
+import { refreshFragments } from "./page.js";
+import "./summary.js";
+
+const FOLLOW_MS = 4000;
+let following = null;
+
+// Puts one parameter into the address; no values take it out.
+export function setParameter(name, values) {
+  const url = new URL(location.href);
+  url.searchParams.delete(name);
+  for (const value of values) if (value) url.searchParams.append(name, value);
+  history.replaceState(history.state, "", url);
+}
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.dataset.soft) return;
+  event.preventDefault();
+  const given = new FormData(form, event.submitter);
+  setParameter(form.dataset.soft, given.getAll(form.dataset.soft));
+  refreshFragments(() => {}, 0);
+});
+
+// The figures of a run that trains; the state of a run is followed by the charts.
+document.addEventListener("runchange", () => {
+  if (following || document.hidden) return;
+  following = setTimeout(() => {
+    following = null;
+    refreshFragments(() => {}, 0);
+  }, FOLLOW_MS);
+});
