@@ -35,6 +35,9 @@ def reduce_to(x: Floats, values: Floats, points: int) -> Ints:
 def _m4(x: Floats, values: Floats, buckets: int) -> Ints:
     if buckets == 1:  # the library wants two at least
         return np.unique(np.asarray([0, values.argmin(), values.argmax(), len(values) - 1], np.int64))
+    x = x - x[0]  # the library panics where a bucket is narrower than what clock times tell apart
+    if x[-1] == 0:
+        x = np.arange(len(x), dtype=np.float64)  # all at one time, as a script's batch
     kept = M4Downsampler().downsample(  # type: ignore[no-untyped-call]
         np.ascontiguousarray(x), np.ascontiguousarray(values), n_out=4 * buckets
     )

@@ -34,6 +34,16 @@ def same(a: Block, b: Block) -> bool:
 # -- reducing ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-18, 1e-17, 1e-9])
+def test_points_at_one_time_are_reduced_like_others(spread: float) -> None:
+    """A script sends a batch without times: it has one x on the axes of time."""
+    x = 0.09 + np.cumsum(np.random.default_rng(0).random(5_000) * spread)
+    values = np.random.default_rng(1).normal(size=5_000)
+    kept = reduce_to(x, values, 200)
+    assert 8 <= len(kept) <= 200
+    assert {int(values.argmin()), int(values.argmax())} <= {*kept.tolist()}
+
+
 @pytest.mark.parametrize("x", ["step", "clock"])
 def test_a_spike_of_one_step_in_10000_is_seen_at_500_points_wherever_it_is(x: str) -> None:
     steps = np.arange(1.0, 10_001.0)

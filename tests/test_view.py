@@ -25,7 +25,7 @@ def test_an_empty_address_is_the_usual_view() -> None:
 def test_everything_that_an_address_can_say() -> None:
     query = (
         "x=epoch&y=train/loss&y=val/loss&smooth=0.6&group=model&group=lr&band=ci95&members=1&log=val/loss&logx=1"
-        "&hide=a&hide=b&full=val/loss&zoom=-1.5,2e3&baseline=b&find=loss&closed=system"
+        "&hide=a&hide=b&full=val/loss&ylim=val/loss,0,1.5&zoom=-1.5,2e3&baseline=b&find=loss&closed=system"
     )
     assert view(query) == View(
         x="epoch",
@@ -39,6 +39,7 @@ def test_everything_that_an_address_can_say() -> None:
         hide=("a", "b"),
         full="val/loss",
         zoom=(-1.5, 2000.0),
+        ylim=("val/loss,0,1.5",),
         baseline="b",
         find="loss",
         closed=("system",),
@@ -59,6 +60,7 @@ def test_everything_that_an_address_can_say() -> None:
         ("zoom=5", "“5”"),
         ("zoom=5,1", "5,1"),
         ("zoom=1,inf", "1,inf"),
+        ("ylim=val/loss,5", "val/loss,5"),
         ("hide=z", "“z”"),
         ("only=z", "“z”"),
         ("baseline=z", "“z”"),

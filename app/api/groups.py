@@ -14,10 +14,12 @@ from app.api.answers import answer_json
 from app.api.deps import Db
 from app.api.series import DECIMALS
 from app.api.windows import (
+    NO_WINDOW,
     AskedWindow,
     Metrics,
     Points,
     RunIds,
+    Smooth,
     Window,
     check_count,
     find_runs,
@@ -30,6 +32,7 @@ from app.columns import Format, json_floats, odd_points, typed
 from app.errors import Invalid
 from app.groups import Band, Line, Mean, field_paths, group_by, mean_line, reduce_mean
 from app.models import Run
+from app.smooth import smooth_values
 
 router = APIRouter(prefix="/api/v1", tags=["series"])
 
@@ -44,13 +47,16 @@ def get_groups(
     band: Band = "std",
     x: Axis = "step",
     points: Points = 1_000,
-    window: AskedWindow = Window(None, None),
+    window: AskedWindow = NO_WINDOW,
+    smooth: Smooth = 0.0,
     format: Format = "json",  # noqa: A002  # the parameter's name
 ) -> Response:
     """Runs that are alike in the spec fields `by` (such as `lr` or `model_options.activation`; a run without one counts
     as null) make a group; without `by`, all do. At every step that any of them has: `mean` over the `n` members with
     a finite value there, and `low` and `high` of the `band`: `std` (n - 1), `se`, `ci95` (Student's t) or `minmax`.
     One member has no spread: NaN there, except for `minmax`.
+
+    `smooth` averages each member along its steps first, as in `GET /api/v1/series`.
 
     At most `points` points a group and metric, the extremes of mean and band among them; `x` is the mean of the
     members' x. `format=typed` as in `GET /api/v1/series`; `odd` lists the means that are not finite.
@@ -61,14 +67,14 @@ def get_groups(
     check_count(run_ids, names)
     with db.read() as s:
         rows = find_runs(s, run_ids)
-        blocks = series.read_blocks(s, run_ids, names, *window.steps(x))
+        blocks = series.read_blocks(s, run_ids, names, *(NO_WINDOW if smooth else window).steps(x))
     _check_fields(rows.values(), fields)
     found = []
     for key, members in group_by({run.id: run.spec for run in rows.values()}, fields):
         for name in names:
             group = {"key": key, "runs": members, "metric": name}
             mine = [(rows[member], blocks[member, name]) for member in members if (member, name) in blocks]
-            found.append(group | _averaged(mine, band, x, points, window, format))
+            found.append(group | _averaged(mine, band, x, points, window, smooth, format))
     return answer_json(request, to_json({"x": x, "by": fields, "band": band, "groups": found}))
 
 
@@ -83,15 +89,21 @@ def _check_fields(runs: Iterable[Run], fields: Sequence[str]) -> None:
 
 
 def _averaged(
-    members: Sequence[tuple[Run, Block]], band: Band, axis: Axis, points: int, window: Window, form: Format
+    members: Sequence[tuple[Run, Block]],
+    band: Band,
+    axis: Axis,
+    points: int,
+    window: Window,
+    smooth: float,
+    form: Format,
 ) -> dict[str, Any]:
     lines = []
     for run, block in members:
         x = x_values(axis, run, block)
         if x is not None:
-            lines.append(Line(block.steps, x, block.values))
+            lines.append(Line(block.steps, x, smooth_values(block.values, smooth)))
     whole = mean_line(lines, band)
-    if axis != "step":
+    if smooth or axis != "step":
         whole = whole.part(window.slice_of(whole.x))
     shown = reduce_mean(whole, points)
     found = _columns(axis, shown, form) | {"total": len(whole.steps), "returned": len(shown.steps)}

@@ -12,10 +12,12 @@ from app import series
 from app.api.answers import answer_json
 from app.api.deps import Db
 from app.api.windows import (
+    NO_WINDOW,
     AskedWindow,
     Metrics,
     Points,
     RunIds,
+    Smooth,
     Window,
     check_count,
     find_runs,
@@ -27,6 +29,7 @@ from app.chunks import EMPTY, Block, Floats
 from app.columns import Format, json_floats, odd_points, typed
 from app.models import Run
 from app.reduce import reduce_to
+from app.smooth import smooth_values
 
 router = APIRouter(prefix="/api/v1", tags=["series"])
 
@@ -41,11 +44,15 @@ def get_series(
     metrics: Metrics = ["train/loss"],  # noqa: B006
     x: Axis = "step",
     points: Points = 1_000,
-    window: AskedWindow = Window(None, None),
+    window: AskedWindow = NO_WINDOW,
+    smooth: Smooth = 0.0,
     format: Format = "json",  # noqa: A002  # the parameter's name
 ) -> Response:
     """At most `points` real points a series in the window [from, to] of `x`; first, last, lowest and highest of each
     bucket are among them. `total` says how many points the window holds. NaN and infinity come as strings.
+
+    `smooth` (0..0.999) gives the moving average of all points instead, reduced afterwards: TensorBoard's causal,
+    debiased one, m = smooth * m + (1 - smooth) * value, over 1 - smooth^n at the n-th finite point.
 
     A series that a run does not have comes back empty, with a `note` that says why.
 
@@ -57,9 +64,9 @@ def get_series(
     check_count(run_ids, names)
     with db.read() as s:
         rows = find_runs(s, run_ids)
-        blocks = series.read_blocks(s, run_ids, names, *window.steps(x))
+        blocks = series.read_blocks(s, run_ids, names, *(NO_WINDOW if smooth else window).steps(x))
     found = [
-        _one(rows[run_id], name, blocks.get((run_id, name), EMPTY), x, points, window, format)
+        _one(rows[run_id], name, blocks.get((run_id, name), EMPTY), x, points, window, smooth, format)
         for run_id in run_ids
         for name in names
     ]
@@ -67,14 +74,23 @@ def get_series(
 
 
 def _one(
-    run: Run, metric: str, block: Block, axis: Axis, points: int, window: Window, form: Format
+    run: Run,
+    metric: str,
+    block: Block,
+    axis: Axis,
+    points: int,
+    window: Window,
+    smooth: float,
+    form: Format,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"run": run.id, "metric": metric}
     x = x_values(axis, run, block)
     if x is None:
         found["note"] = no_axis(axis)
         block, x = EMPTY, np.empty(0)
-    if axis != "step":
+    if smooth:  # the average of a window's first point is made of those before it
+        block = block._replace(values=smooth_values(block.values, smooth))
+    if smooth or axis != "step":
         inside = window.slice_of(x)
         block, x = block.part(inside), x[inside]
     if not len(block.steps):

@@ -14,12 +14,14 @@ from app.axes import Axis
 from app.chunks import Floats
 from app.errors import Invalid, NotFound
 from app.models import Run
+from app.smooth import MAX_SMOOTH
 
 MAX_SERIES = 2_000
 
 RunIds: TypeAlias = Annotated[list[str], Query(alias="run", min_length=1, max_length=200)]
 Metrics: TypeAlias = Annotated[list[str], Query(alias="metric", max_length=100)]
 Points: TypeAlias = Annotated[int, Query(ge=8, le=10_000)]
+Smooth: TypeAlias = Annotated[float, Query(ge=0, le=MAX_SMOOTH, allow_inf_nan=False)]
 
 
 class Window(NamedTuple):
@@ -43,6 +45,9 @@ class Window(NamedTuple):
     @property
     def is_backward(self) -> bool:
         return self.low is not None and self.high is not None and self.low > self.high
+
+
+NO_WINDOW = Window(None, None)
 
 
 def _whole(value: float | None, rounded: Callable[[float], int]) -> int | None:

@@ -16,14 +16,28 @@ from starlette.datastructures import QueryParams
 from app.axes import Axis
 from app.compare import flatten
 from app.models import Run
+from app.smooth import MAX_SMOOTH
 from app.web.i18n import _
 
 Band: TypeAlias = Literal["std", "se", "ci95", "minmax"]
 
-MAX_SMOOTH = 0.999  # the weight of the past; 0 is off
 MAX_NAMES = 200  # of one kind: what follows is not looked at
 SHOWN_LENGTH = 60  # of a word from the address, in a notice
-_SHOWN = ("x", "y", "smooth", "group", "band", "members", "log", "logx", "hide", "only", "full", "zoom")
+_SHOWN = (
+    "x",
+    "y",
+    "smooth",
+    "group",
+    "band",
+    "members",
+    "log",
+    "logx",
+    "hide",
+    "only",
+    "full",
+    "zoom",
+    "ylim",
+)
 NAMES = frozenset({"run", *_SHOWN, "baseline", "find", "closed"})
 
 
@@ -57,6 +71,7 @@ class View:
     only: tuple[str, ...] = ()  # where given, the only runs that are drawn
     full: str | None = None  # the metric that fills the screen
     zoom: tuple[float, float] | None = None  # the window of x
+    ylim: tuple[str, ...] = ()  # metrics with a window of y: "metric,low,high"
     baseline: str | None = None  # the run that others are compared with
     find: str = ""  # a part of the names of metrics to show
     closed: tuple[str, ...] = ()  # groups of charts that are folded away
@@ -83,6 +98,7 @@ def read_view(query: QueryParams, known: Known, also: Collection[str] = ()) -> V
         only=reader.runs("only"),
         full=next(iter(reader.metrics("full")), None),
         zoom=reader.zoom(),
+        ylim=reader.heights(),
         baseline=next(iter(reader.runs("baseline")), None),
         find=query.get("find", "")[:SHOWN_LENGTH],
         closed=reader.texts("closed"),
@@ -146,12 +162,22 @@ class _Reader:
         text = self.query.get("zoom")
         if not text:
             return None
-        ends = [_number(part) for part in text.split(",")]
-        if len(ends) == 2 and ends[0] is not None and ends[1] is not None and ends[0] < ends[1]:
-            return ends[0], ends[1]
+        if ends := _window(text):
+            return ends
         sentence = _("“zoom” in the address is two rising numbers, such as 100,500, not “{value}”: ignored.")
         self._say(sentence, value=text)
         return None
+
+    def heights(self) -> tuple[str, ...]:
+        kept = []
+        for text in self.texts("ylim"):
+            metric, *ends = text.rsplit(",", 2)  # a metric's name may have commas
+            if metric and _window(",".join(ends)):
+                kept.append(text)
+                continue
+            sentence = _("“ylim” in the address is a metric and two rising numbers, not “{value}”: ignored.")
+            self._say(sentence, value=text)
+        return tuple(kept)
 
     def metrics(self, name: str, fall_back: bool = False) -> tuple[str, ...]:
         """Names of metrics. With `fall_back`, none where all are unknown: nothing could be shown."""
@@ -190,6 +216,14 @@ class _Reader:
 
     def _say(self, sentence: str, **words: object) -> None:
         self.notices.append(sentence.format(**{name: _cut(str(word)) for name, word in words.items()}))
+
+
+def _window(text: str) -> tuple[float, float] | None:
+    """Two rising numbers, as in `100,500`."""
+    ends = [_number(part) for part in text.split(",")]
+    if len(ends) == 2 and ends[0] is not None and ends[1] is not None and ends[0] < ends[1]:
+        return ends[0], ends[1]
+    return None
 
 
 def _number(text: str) -> float | None:
