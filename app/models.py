@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, MetaData, Text
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, MetaData, Text, text
 from sqlmodel import Field, SQLModel
 
 metadata: MetaData = SQLModel.metadata
@@ -26,7 +26,16 @@ class Run(SQLModel, table=True):
     """One training, from spec to final weights. Only `app.runs` changes `state`."""
 
     __tablename__ = "run"
-    __table_args__ = (Index("ix_run_state_queued_at", "state", "queued_at"),)
+    __table_args__ = (
+        Index("ix_run_state_queued_at", "state", "queued_at"),
+        # The few runs with flushes that were not compacted yet: what the compactor looks for each second.
+        Index(
+            "ix_run_uncompacted",
+            "seq",
+            sqlite_where=text("seq > compacted_seq"),
+            postgresql_where=text("seq > compacted_seq"),
+        ),
+    )
 
     id: str = Field(primary_key=True, max_length=32)
     name: str = Field(max_length=200)
@@ -64,6 +73,7 @@ class Run(SQLModel, table=True):
     revision: int = 0  # grows with every change of the row: what the hub compares
 
     seq: int = 0  # the last flush; the live cursor
+    compacted_seq: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # see app.compaction
     step: int = Field(default=0, sa_type=BigInteger)  # an outside script's may be large
     total_steps: int = 0
     epoch: int = 0
@@ -89,10 +99,11 @@ class RunEvent(SQLModel, table=True):
 
 
 class MetricChunk(SQLModel, table=True):
-    """One flushed block of consecutive points of one series, packed little-endian.
+    """Consecutive points of one series, packed little-endian: one flush, or several that were compacted.
 
-    `steps` is int64, `times` and `vals` are float64. `steps` is empty when the steps are first_step, first_step + 1,
-    and so on: the ordinary case, and a third smaller.
+    `steps` is int64 and empty when the steps are first_step, first_step + 1, and so on: the ordinary case. `times` is
+    float64. `vals` is float32 where every value is one exactly, as losses are, otherwise float64; its length tells.
+    `marks` of a compacted chunk tells which flush each point came with (see app.chunks); `seq` is then the last one.
     """
 
     __tablename__ = "metric_chunk"
@@ -102,12 +113,18 @@ class MetricChunk(SQLModel, table=True):
     first_step: int = Field(sa_type=BigInteger)
     last_step: int = Field(sa_type=BigInteger)
     count: int
-    min: float | None = None  # over finite values, as the next two
+    min: float | None = None  # over finite values, as the next four
     max: float | None = None
     sum: float | None = None
+    min_step: int | None = Field(default=None, sa_type=BigInteger)
+    max_step: int | None = Field(default=None, sa_type=BigInteger)
+    first: float | None = None  # the value at first_step
+    last: float | None = None
+    nonfinite: int | None = None  # None: written before this was counted, and first to max_step are not known
     steps: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     times: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     vals: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    marks: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
 
 
 class MetricSummary(SQLModel, table=True):
