@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import String, and_, cast, func, or_
+from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
 from app import series
 from app.errors import Invalid
+from app.fields import Field, parse_name
 from app.models import QUEUED, RUNNING, STATES, MetricSummary, Run, RunEvent
+from app.paging import Key, Place, beyond, order_by, read_cursor, write_cursor
+from app.query import Node
+from app.search import Sql
 
-SORTS: dict[str, Any] = {
-    "created": Run.id,  # ids sort by time of creation
-    "name": Run.name,
-    "state": Run.state,
-    "model": func.coalesce(col(Run.model), ""),
-    "dataset": func.coalesce(col(Run.dataset), ""),
-    "updated": Run.updated_at,
-}
+NEWEST_FIRST = "-created"
+MOST_COUNTED = 10_000
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which runs, in which order. `sort` is a column's name, with a leading minus for falling order."""
+    """Which runs, in which order. `sort` is a field's name (app.fields), with a leading minus for falling order."""
 
     experiment: str | None = None
     state: Sequence[str] = ()
@@ -36,7 +32,57 @@ class Filter:
     dataset: Sequence[str] = ()
     tag: str | None = None
     text: str | None = None
-    sort: str = "-created"
+    sort: str = NEWEST_FIRST
+    query: Node | None = None  # see app.query
+
+
+class Order(NamedTuple):
+    field: Field
+    falling: bool
+
+    @property
+    def name(self) -> str:
+        return "-" * self.falling + self.field.name
+
+
+class Listed(NamedTuple):
+    """One page of an order: ids with revisions, and the cursors of its neighbours, None at either end."""
+
+    rows: list[tuple[str, int]]
+    newer: str | None
+    older: str | None
+
+
+def read_order(sort: str) -> Order:
+    """Raises: Invalid, for a field that there is not."""
+    name = sort.removeprefix("-")
+    if not name:
+        raise Invalid("sort by a field's name, such as created, with a leading - to reverse", "sort")
+    return Order(parse_name(name, "sort"), sort.startswith("-"))
+
+
+def list_page(s: Session, wanted: Filter, *, limit: int, cursor: str | None = None) -> Listed:
+    """One page of the runs that are wanted.
+
+    Raises: Invalid, for a state, an order or a cursor that there is not.
+    """
+    order, sql = read_order(wanted.sort), Sql(s)
+    keys = _keys(sql, order)
+    place = None if cursor is None else read_cursor(cursor, order.name, keys)
+    backward = place is not None and place.backward
+    query: Any = select(Run.revision, *(key.expression for key in keys)).where(*_conditions(sql, wanted))
+    if place is not None:
+        query = query.where(beyond(keys, place))
+    found = s.execute(query.order_by(*order_by(keys, backward)).limit(limit + 1)).all()
+    more, rows = len(found) > limit, found[:limit]
+    if backward:
+        rows = rows[::-1]
+    ends = (
+        [write_cursor(order.name, Place(tuple(rows[i][1:]), i == 0)) for i in (0, -1)] if rows else [None] * 2
+    )
+    newer = ends[0] if (more if backward else place is not None) else None
+    older = ends[1] if (more or backward) else None
+    return Listed([(row[-1], row[0]) for row in rows], newer, older)
 
 
 def list_runs(
@@ -46,32 +92,36 @@ def list_runs(
 
     Raises: Invalid, for a state, an order or a cursor that there is not.
     """
-    falling, name = wanted.sort.startswith("-"), wanted.sort.removeprefix("-")
-    if name not in SORTS:
-        raise Invalid(
-            f"cannot sort by {name!r}; choose one of {', '.join(SORTS)}, with a leading - to reverse", "sort"
-        )
-    key: Any = SORTS[name]
-    query = select(Run, key).where(*_conditions(wanted))
-    if cursor is not None:
-        value, run_id = _read_cursor(cursor, name)
-        place, last = (key, col(Run.id)), (value, run_id)
-        beyond = [a < b if falling else a > b for a, b in zip(place, last, strict=True)]
-        query = query.where(or_(beyond[0], and_(key == value, beyond[1])))
-    order = [key, col(Run.id)]
-    query = query.order_by(*(column.desc() if falling else column.asc() for column in order))
-    rows = s.exec(query.limit(limit + 1)).all()
-    more = len(rows) > limit
-    rows = rows[:limit]
-    next_cursor = _write_cursor(name, rows[-1][1], rows[-1][0].id) if more else None
-    return [run for run, _ in rows], next_cursor
+    page = list_page(s, wanted, limit=limit, cursor=cursor)
+    return get_runs(s, [run_id for run_id, _ in page.rows]), page.older
+
+
+def get_runs(s: Session, run_ids: Sequence[str]) -> list[Run]:
+    """The runs that are there, in the order of the ids."""
+    found = {run.id: run for run in s.exec(select(Run).where(col(Run.id).in_(run_ids)))}
+    return [found[run_id] for run_id in run_ids if run_id in found]
+
+
+def _keys(sql: Sql, order: Order) -> list[Key]:
+    """The order's keys; the id, which sorts by time of creation, is the last and tells all runs apart."""
+    field, falling = order
+    last = Key(col(Run.id), "text", falling, nullable=False)
+    if field.name in ("created", "id"):
+        return [last]
+    number = Key(sql.number(field), "number", falling, field.nullable)
+    text = Key(sql.text(field), "text", falling, field.nullable)
+    if field.kind == "spec":
+        return [number, text, last]
+    return [text if field.kind in ("text", "tags") else number, last]
 
 
 def count_runs(s: Session, wanted: Filter) -> int:
-    return s.exec(select(func.count()).select_from(Run).where(*_conditions(wanted))).one()
+    """How many fit; MOST_COUNTED + 1 for more than that."""
+    some = select(Run.id).where(*_conditions(Sql(s), wanted)).limit(MOST_COUNTED + 1).subquery()
+    return s.exec(select(func.count()).select_from(some)).one()
 
 
-def _conditions(wanted: Filter) -> list[Any]:
+def _conditions(sql: Sql, wanted: Filter) -> list[Any]:
     conditions: list[Any] = []
     for state in wanted.state:
         if state not in STATES:
@@ -86,28 +136,13 @@ def _conditions(wanted: Filter) -> list[Any]:
     if wanted.experiment is not None:
         conditions.append(col(Run.experiment) == wanted.experiment)
     if wanted.tag is not None:
-        # JSON text of the tag between its quotes: the same on SQLite and Postgres.
-        conditions.append(cast(col(Run.tags), String).contains(json.dumps(wanted.tag), autoescape=True))
+        conditions.append(sql.has_tag(lambda tag: tag == wanted.tag))
     if wanted.text:
         fields = (Run.name, Run.notes, Run.experiment, Run.model, Run.id)
         conditions.append(or_(*(col(f).icontains(wanted.text, autoescape=True) for f in fields)))
+    if wanted.query is not None:
+        conditions.append(sql.where(wanted.query))
     return conditions
-
-
-def _write_cursor(sort: str, value: Any, run_id: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([sort, value, run_id]).encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str, sort: str) -> tuple[Any, str]:
-    try:
-        made_for, value, run_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, TypeError):
-        made_for = value = run_id = None
-    kind = float if sort == "updated" else str
-    if made_for != sort or not isinstance(value, kind) or not isinstance(run_id, str):
-        message = "the cursor is not one that this server gave for this order; leave it out to start again"
-        raise Invalid(message, "cursor")
-    return value, run_id
 
 
 def count_states(s: Session) -> dict[str, int]:

@@ -16,7 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from app import web
-from app.api import events, groups, runs, series, system
+from app.api import artifacts, events, groups, predictions, runs, series, system
+from app.briefs import BriefCache
 from app.db import Database
 from app.errors import TrainyardError
 from app.live import Hub
@@ -55,7 +56,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.db = Database(settings.database_url)
     app.state.hub = Hub(app.state.db)
-    for router in (runs.router, runs.external, series.router, groups.router, events.router, system.router):
+    app.state.briefs = BriefCache()
+    for router in (
+        runs.router,
+        runs.external,
+        series.router,
+        groups.router,
+        events.router,
+        system.router,
+        artifacts.router,
+        predictions.router,
+    ):
         app.include_router(router)
     web.install(app)
     app.mount("/static/plotly", StaticFiles(directory=PLOTLY_DIR), name="plotly")

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from app.briefs import BriefCache
 from app.db import Database
 from app.live import Hub
 from app.settings import Settings
@@ -19,10 +20,15 @@ def get_hub(request: Request) -> Hub:
     return cast(Hub, request.app.state.hub)
 
 
+def get_briefs(request: Request) -> BriefCache:
+    return cast(BriefCache, request.app.state.briefs)
+
+
 def get_app_settings(request: Request) -> Settings:
     return cast(Settings, request.app.state.settings)
 
 
 Db = Annotated[Database, Depends(get_db)]
+Briefs = Annotated[BriefCache, Depends(get_briefs)]
 LiveHub = Annotated[Hub, Depends(get_hub)]
 AppSettings = Annotated[Settings, Depends(get_app_settings)]

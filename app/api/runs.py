@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from itertools import product
 from typing import Annotated, Any
@@ -10,9 +11,9 @@ import numpy as np
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import ValidationError
 
-from app import listing, runs, series, submit
+from app import listing, query, runs, series, submit
 from app.api.bodies import EditBody, ExperimentBody, FinishBody, MetricsBody, RunBody
-from app.api.deps import AppSettings, Db
+from app.api.deps import AppSettings, Briefs, Db
 from app.errors import Invalid
 from app.listing import Filter
 from app.models import Run
@@ -24,8 +25,11 @@ router = APIRouter(prefix="/api/v1", tags=["runs"])
 external = APIRouter(prefix="/api/v1", tags=["external runs"])
 
 Json = dict[str, Any]
-Limit = Annotated[int, Query(ge=1, le=200)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
 MAX_EXPERIMENT_RUNS = 200
+LISTED: dict[int | str, Json] = {
+    200: {"content": {"application/json": {"schema": {"type": "object"}}}}  # written as text: see app.briefs
+}
 
 
 @router.post("/runs", status_code=201, summary="Start a run")
@@ -86,24 +90,32 @@ def _varied_name(spec: RunSpec, varied: Json) -> str:
     return " · ".join(parts)[:200]
 
 
-@router.get("/runs", summary="List runs")
+@router.get("/runs", summary="List runs", responses=LISTED)
 def list_runs(
     db: Db,
+    briefs: Briefs,
     experiment: Annotated[str | None, Query(max_length=200)] = None,
     state: Annotated[list[str], Query()] = [],  # noqa: B006  # FastAPI copies it
     model: Annotated[list[str], Query()] = [],  # noqa: B006
     dataset: Annotated[list[str], Query()] = [],  # noqa: B006
     tag: Annotated[str | None, Query(max_length=100)] = None,
     text: Annotated[str | None, Query(max_length=200)] = None,
-    sort: Annotated[str, Query(max_length=50)] = "-created",
+    q: Annotated[str, Query(description="A query such as `lr > 0.01 AND val/accuracy >= 0.98`.")] = "",
+    sort: Annotated[
+        str, Query(description="A field of the query language; `-` before it reverses.")
+    ] = "-created",
     limit: Limit = 50,
-    cursor: Annotated[str | None, Query(max_length=1000)] = None,
-) -> Json:
+    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+) -> Response:
     """One page of runs, the newest first unless `sort` says otherwise; `next_cursor` asks for the next page."""
-    wanted = Filter(experiment, state, model, dataset, tag, text, sort)
+    wanted = Filter(experiment, state, model, dataset, tag, text, sort, query.parse(q))
     with db.read() as s:
-        rows, next_cursor = listing.list_runs(s, wanted, limit=limit, cursor=cursor)
-        return {"runs": listing.briefs(s, rows), "next_cursor": next_cursor}
+        page = listing.list_page(s, wanted, limit=limit, cursor=cursor)
+        rows = briefs.read(s, page.rows)
+    following = json.dumps(page.older).encode()
+    return Response(
+        b'{"runs":[%b],"next_cursor":%b}' % (b",".join(rows), following), media_type="application/json"
+    )
 
 
 @router.get("/runs/{run_id}", summary="Everything on one run")
