@@ -35,9 +35,10 @@ def reduce_to(x: Floats, values: Floats, points: int) -> Ints:
 def _m4(x: Floats, values: Floats, buckets: int) -> Ints:
     if buckets == 1:  # the library wants two at least
         return np.unique(np.asarray([0, values.argmin(), values.argmax(), len(values) - 1], np.int64))
-    x = x - x[0]  # the library panics where a bucket is narrower than what clock times tell apart
-    if x[-1] == 0:
-        x = np.arange(len(x), dtype=np.float64)  # all at one time, as a script's batch
+    span = (
+        x[-1] - x[0]
+    )  # the library panics on one that is very small; at one time, as a script's batch, it is 0
+    x = (x - x[0]) * (len(x) / span) if span > 1e-300 else np.arange(len(x), dtype=np.float64)
     kept = M4Downsampler().downsample(  # type: ignore[no-untyped-call]
         np.ascontiguousarray(x), np.ascontiguousarray(values), n_out=4 * buckets
     )
