@@ -368,7 +368,7 @@ def test_several_seeds_start_an_experiment(http: httpx.Client) -> None:
     assert [run["name"] for run in found] == ["net · seed 7", "net · seed 8", "net · seed 9"]
     assert len({run["experiment"] for run in found}) == 1
     page = http.get(answer.headers["location"]).text
-    assert "seed 7 / 8 / 9" in page
+    assert "As far as is known, only the seed differs" in page
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_a_preset_starts_three_runs_and_shows_their_comparison(
     assert [run["model"] for run in found] == ["lenet", "alexnet", "resnet8"]
     assert len({run["experiment"] for run in found}) == 1
     page = http.get(answer.headers["location"]).text
-    assert "Only the model differs" in page
+    assert "As far as is known, only the model differs" in page, "data and code are known once they train"
 
 
 @pytest.mark.parametrize(
@@ -491,7 +491,7 @@ def test_a_comparison_shows_what_it_can(http: httpx.Client) -> None:
     assert "<code>gone</code>" in page
     assert "twin (2)" in page
     assert "twin (3)" not in page
-    assert "learning rate 0.1 / 0.01" in page
+    assert "learning rate" in page
     assert "Settings that differ" in page
     wrong = http.get(f"/compare?run={runs[0]}&x=furlongs&smooth=2&y=nonsense&zoom=9,1&smoth=0.9").text
     for word in ("furlongs", "from 0 to 0.999", "nonsense", "two rising numbers", "smoth"):

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 from starlette.datastructures import QueryParams
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from app import listing, series
-from app.compare import differing_fields
+from app.compare import facts_of, judge
 from app.listing import Filter
 from app.models import Run
 from app.results import read_results
@@ -22,9 +22,10 @@ from app.web.deps import Db
 from app.web.download import summary_csv
 from app.web.i18n import _
 from app.web.render import local_url, render
-from app.web.rows import RunRow, chart_facts, distinct_names, field_title, field_value, make_rows
+from app.web.rows import RunRow, chart_facts, distinct_names, make_rows
 from app.web.specs import make_specs
 from app.web.summary import make_table
+from app.web.verdict import make_banner
 from app.web.view import NAMES, Known, chart_data, read_view
 
 router = APIRouter()
@@ -33,8 +34,6 @@ MAX_RUNS = 100
 PICKER_ROWS = 30
 MAX_PAIRS = 500
 PARAMETERS = ("experiment", "sort", "cols", "metric", "at")  # of the address, beside those of app.web.view
-# What makes a comparison one of models: these may differ.
-SUBJECT = ("model", "model_options.")
 
 
 @router.get("/compare", name="page_compare")
@@ -53,7 +52,7 @@ def compare_page(
 @router.get("/compare.csv", name="compare_csv")
 def compare_csv(db: Db, run: Annotated[list[str], Query()] = []) -> Response:  # noqa: B006
     with db.read() as s:
-        found = _find(s, list(dict.fromkeys(run))[:MAX_RUNS])
+        found = listing.get_runs(s, list(dict.fromkeys(run))[:MAX_RUNS])
         results = read_results(s, found)
     headers = {"content-disposition": 'attachment; filename="comparison.csv"', "cache-control": "no-store"}
     return StreamingResponse(
@@ -68,23 +67,17 @@ def _members_url(request: Request, s: Session, experiment: str) -> str:
     return f"{local_url(request, 'page_compare')}?{urlencode(query)}"
 
 
-def _find(s: Session, asked: list[str]) -> list[Run]:
-    """The runs that there are, in the order in which they were asked for."""
-    by_id = {run.id: run for run in s.exec(select(Run).where(col(Run.id).in_(asked)))} if asked else {}
-    return [by_id[run_id] for run_id in asked if run_id in by_id]
-
-
 def _read(request: Request, s: Session, asked: list[str]) -> ComparePage:
-    found = _find(s, asked[:MAX_RUNS])
+    found = listing.get_runs(s, asked[:MAX_RUNS])
     rows = make_rows(s, found, distinct=True)
     names = distinct_names(rows)
-    here = {run.id for run in found}
-    differing = differing_fields([run.spec for run in found])
-    kind, verdict = _verdict(found, differing)
+    here = [run.id for run in found]
     lines = _chart_runs(s, found, rows)
     metrics = [metric for line in lines for metric in line["metrics"]]
     query = request.query_params
     view = read_view(query, Known.of(found, metrics), also=PARAMETERS)
+    facts = [facts_of(run) for run in found]
+    verdict = judge(facts, view.group)
     table = make_table(
         found,
         rows,
@@ -103,8 +96,7 @@ def _read(request: Request, s: Session, asked: list[str]) -> ComparePage:
         summary=table,
         csv_url=f"{local_url(request, 'compare_csv')}?{urlencode([('run', run.id) for run in found])}",
         query=_pairs(query, found),
-        verdict=verdict,
-        verdict_kind=kind,
+        banner=make_banner(facts, dict(zip(here, names, strict=True)), verdict, view.baseline),
         view=replace(view, notices=(*view.notices, *_too_many(s, query, asked), *table.notices)),
         data=chart_data(view, lines),
     )
@@ -137,24 +129,3 @@ def _chart_runs(s: Session, found: list[Run], rows: list[RunRow]) -> list[dict[s
         chart_facts(run, row, listing.summary(summaries[run.id])) | {"label": label}
         for run, row, label in zip(found, rows, distinct_names(rows), strict=True)
     ]
-
-
-def _verdict(found: list[Run], differing: dict[str, list[Any]]) -> tuple[str, str]:
-    """In plain words: do the runs differ in more than the model? The kind is none, same, model or more."""
-    if len(found) < 2:
-        return "none", ""
-    others = [name for name in differing if not name.startswith(SUBJECT)]
-    if not differing:
-        return "same", _("These runs have the same settings: what differs is chance, or the machine.")
-    if not others:
-        return "model", _("Only the model differs: same data, batch size, learning rate and seed.")
-    named = [_difference(name, differing[name]) for name in others]
-    if not any(name.startswith(SUBJECT) for name in differing):
-        return "other", _("Same model. They differ in {list}.").format(list=", ".join(named))
-    return "more", _("They differ in more than the model: {list}.").format(list=", ".join(named))
-
-
-def _difference(name: str, values: list[Any]) -> str:
-    distinct = list(dict.fromkeys(field_value(name, value) for value in values))
-    shown = " / ".join(distinct[:4]) + (" / …" if len(distinct) > 4 else "")
-    return f"{field_title(name).lower()} {shown}"

@@ -11,6 +11,7 @@ from app.web.render import Page
 from app.web.rows import RunRow
 from app.web.specs import SpecTable
 from app.web.summary import SummaryTable
+from app.web.verdict import Banner
 from app.web.view import View
 
 
@@ -103,8 +104,7 @@ class ComparePage(Page):
     summary: SummaryTable
     csv_url: str
     query: list[Pair]
-    verdict: str
-    verdict_kind: str
+    banner: Banner | None
     view: View
     data: dict[str, Any]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from app.compare import differing_fields, same
 from app.models import Run
-from app.web import formats
 from app.web.i18n import _
 from app.web.rows import field_title, field_value
+from ml.spec import RunSpec
 
 MAX_COLUMNS = 6  # more runs than this, and the table turns: a row a run
 NOT_SHOWN = ("mean", "std", "parameters")  # what the data came to, and what the summary has
@@ -66,8 +66,8 @@ def make_specs(runs: Sequence[Run], names: Sequence[str], baseline: str | None) 
         lines.append(_options(runs))
     return SpecTable(
         lines=lines,
-        ran=[_line(_ran_title(name), name, values, base) for name, values in ran.items()],
-        common=[*_common(specs, differing), *_common(resolved, ran, _ran_title)],
+        ran=[_line(ran_title(name), name, values, base) for name, values in ran.items()],
+        common=[*_common(specs, differing), *_common(resolved, ran, ran_title)],
         turned=len(runs) > MAX_COLUMNS,
         silent=[name for run, name in zip(runs, names, strict=True) if not run.spec],
     )
@@ -84,12 +84,7 @@ def _options(runs: Sequence[Run]) -> SettingLine:
 
 
 def _options_text(options: Any) -> str:
-    if not isinstance(options, Mapping):
-        return formats.setting(options)
-    parts = [
-        f"{field_title(f'model_options.{name}')}: {formats.setting(value)}" for name, value in options.items()
-    ]
-    return "; ".join(parts) or formats.DASH
+    return field_value("model_options", options)
 
 
 def _line(title: str, name: str, values: Sequence[Any], base: int | None) -> SettingLine:
@@ -98,7 +93,7 @@ def _line(title: str, name: str, values: Sequence[Any], base: int | None) -> Set
     return SettingLine(
         title,
         [
-            Setting(_text(name, value), is_odd, _times(value, reference) if is_odd else "")
+            Setting(short_value(name, value), is_odd, _times(value, reference) if is_odd else "")
             for value, is_odd in zip(values, odd, strict=True)
         ],
     )
@@ -121,10 +116,20 @@ def _times(value: Any, reference: Any) -> str:
     return f"×{value / reference:.3g}" if numbers else ""
 
 
-def _text(name: str, value: Any) -> str:
-    if name in ("data_digest", "code") and isinstance(value, str):
-        return value.removeprefix("sha256:")[:12]
-    return field_value(name, value)
+def key_title(key: str) -> str:
+    """The title of a setting that was asked for, or of what it came to."""
+    return (
+        field_title(key)
+        if key in RunSpec.model_fields or key.startswith("model_options.")
+        else ran_title(key)
+    )
+
+
+def short_value(key: str, value: Any, *, titled: bool = False) -> str:
+    """A value for people, a digest cut to what tells it from others; `titled`: with the setting's title before it."""
+    is_digest = key in ("data_digest", "val_digest", "code") and isinstance(value, str)
+    text = value.removeprefix("sha256:")[:12] if is_digest else field_value(key, value)
+    return f"{key_title(key)} {text}" if titled else text
 
 
 def _common(
@@ -135,14 +140,22 @@ def _common(
     for name, value in first.items():
         if name in differing or any(key.startswith(f"{name}.") for key in differing):
             continue
-        text = _options_text(value) if name == "model_options" else _text(name, value)
+        text = _options_text(value) if name == "model_options" else short_value(name, value)
         found.append(Common(title(name), text))
     return found
 
 
-def _ran_title(name: str) -> str:
+def ran_title(name: str) -> str:
     titles = {
+        "augmentation": _("Augmentation"),
+        "pretrained": _("Pretrained"),
+        "updates": _("Updates"),
+        "steps_per_epoch": _("Steps an epoch"),
+        "parameters": _("Parameters"),
+        "mean": _("Mean of the data"),
+        "std": _("Deviation of the data"),
         "data_digest": _("Digest of the data"),
+        "val_digest": _("Digest of the validation data"),
         "train_images": _("Training images used"),
         "val_images": _("Validation images used"),
         "classes": _("Classes"),
