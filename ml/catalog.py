@@ -218,8 +218,8 @@ DATASETS: dict[str, Dataset] = {
             31,
             # The order of the data set's own README.
             (
-                "T-shirt",
-                "Trousers",
+                "T-shirt/top",
+                "Trouser",
                 "Pullover",
                 "Dress",
                 "Coat",

@@ -15,6 +15,6 @@ __all__ = ["error_page", "install", "wants_page"]
 def install(app: FastAPI) -> None:
     """Add the pages to the application."""
     app.state.templates = make_environment(app)
-    for module in (runs, new, run, compare, match, system, login, language):
+    for module in (runs, new, run, compare, match, wrong, system, login, language):
         app.include_router(module.router, include_in_schema=False)
     app.add_middleware(LanguageMiddleware)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from app.web.forms import Choice, FieldGroup, OptionGroup
+from app.web.mistakes import Panel
 from app.web.presets import PresetForm
 from app.web.render import Page
 from app.web.rows import RunRow
@@ -110,6 +111,17 @@ class ComparePage(Page):
 
 
 @dataclass(frozen=True)
+class WrongPage(Page):
+    template: ClassVar[str] = "wrong.html"
+    section: ClassVar[str] = "runs"
+    rows: list[RunRow]
+    names: list[str]
+    missing: list[str]
+    back_url: str
+    panel: Panel
+
+
+@dataclass(frozen=True)
 class WorkerRow:
     name: str
     host: str
@@ -190,6 +202,7 @@ PAGES: tuple[type[Page], ...] = (
     NewPage,
     RunPage,
     ComparePage,
+    WrongPage,
     WorkersPage,
     ModelPage,
     DocsPage,

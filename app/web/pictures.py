@@ -1,0 +1,179 @@
+"""Validation images with what runs took them for: which, in which order, a page of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+import numpy as np
+
+from app import mistakes
+from app.evaluations import Evaluation
+from app.mistakes import Ballot, Ints, Show
+from app.models import Run
+from app.web.asked import CELL, Asked, Link
+from app.web.forms import Choice
+from app.web.i18n import _, ngettext
+from app.web.rows import RunRow
+
+ImageUrl: TypeAlias = Callable[[int], str | None]
+PAGE = 24
+MAX_ANSWERS = 6  # under an image
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A run with the evaluation that is shown of it; counts [K, K]."""
+
+    run: Run
+    row: RunRow
+    name: str
+    one: Evaluation
+    counts: Ints
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The runs that are compared: `a` and `b` are places among the members (the same for one run alone)."""
+
+    members: list[Judged]
+    a: int
+    b: int
+    ballot: Ballot
+    names: list[str]  # of the classes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one run took an image for."""
+
+    run: RunRow
+    name: str
+    text: str
+    confidence: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image: `url` is None where this host does not have it."""
+
+    url: str | None
+    about: str
+    truth: str
+    number: str
+    answers: list[Answer]
+    others: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One page of images; `clear_url` leads back from those of a single cell."""
+
+    title: str
+    count: str
+    note: str
+    shown: list[Picture]
+    clear_url: str | None
+    earlier_url: str | None
+    later_url: str | None
+
+
+def list_shows(contest: Contest, asked: Asked) -> list[Choice]:
+    """Which images can be asked for; exactly one is selected."""
+    members, names = contest.members, contest.names
+    first, second = members[contest.a].name, members[contest.b].name
+    titles: dict[str, str] = {"any_wrong": _("Its mistakes, the surest first")}
+    if len(members) > 1:
+        titles = {
+            "disagree": _("Where they disagree"),
+            "a_only": _("{a} wrong, {b} right").format(a=first, b=second),
+            "b_only": _("{a} wrong, {b} right").format(a=second, b=first),
+            "all_wrong": _("All of them wrong"),
+            "any_wrong": _("At least one wrong"),
+        }
+    of = next((member for member in members if member.run.id == asked.of), None)
+    if asked.show == CELL and of is not None and max(asked.truth, asked.answer) < len(names):
+        titles[CELL] = _cell_title(of.name, names[asked.truth], names[asked.answer])
+    chosen = asked.show if asked.show in titles else next(iter(titles))
+    return [Choice(value, title, value == chosen) for value, title in titles.items()]
+
+
+def _cell_title(run: str, truth: str, answer: str) -> str:
+    if truth == answer:
+        return _("{truth}, recognised by {run}").format(truth=truth, run=run)
+    return _("{truth}, taken for {answer} by {run}").format(truth=truth, answer=answer, run=run)
+
+
+def make_pictures(contest: Contest, show: Choice, link: Link, image_url: ImageUrl) -> Pictures:
+    """The page of `show`'s images that the address asks for."""
+    places = _places(contest, show.value, link.asked)
+    first = min(link.asked.first, max(0, len(places) - 1)) // PAGE * PAGE
+    page = places[first : first + PAGE].tolist()
+    return Pictures(
+        title=show.title,
+        count=ngettext("{n} image", "{n} images", len(places)).format(n=f"{len(places):,}"),
+        note="" if page else _("There is no such image at this evaluation."),
+        shown=[_picture(contest, place, image_url) for place in page],
+        clear_url=link.images(show="", first=0) if show.value == CELL else None,
+        earlier_url=link.images(first=first - PAGE) if first else None,
+        later_url=link.images(first=first + PAGE) if first + PAGE < len(places) else None,
+    )
+
+
+def _places(contest: Contest, show: str, asked: Asked) -> Ints:
+    """Places in the ballot, in the order in which they are shown."""
+    ballot = contest.ballot
+    if show == CELL:
+        of = next(i for i, member in enumerate(contest.members) if member.run.id == asked.of)
+        chosen = np.equal(ballot.label, asked.truth) & np.equal(ballot.predicted[of], asked.answer)
+        return mistakes.order(ballot, chosen, by=of)
+    chosen = mistakes.choose(ballot, cast(Show, show), contest.a, contest.b)
+    return mistakes.order(ballot, chosen, by=None if len(contest.members) > 1 else contest.a)
+
+
+def _picture(contest: Contest, place: int, image_url: ImageUrl) -> Picture:
+    ballot, names = contest.ballot, contest.names
+    index, truth = int(ballot.index[place]), names[ballot.label[place]]
+    two = list(dict.fromkeys((contest.a, contest.b)))
+    order = two + [i for i in range(len(contest.members)) if i not in two]
+    rest = order[MAX_ANSWERS:]
+    right = sum(not ballot.wrong[i, place] for i in rest)
+    return Picture(
+        image_url(index),
+        _("Validation image {n}, true class {truth}").format(n=index, truth=truth),
+        truth,
+        str(index),
+        [_answer(contest, contest.members[i], i, place) for i in order[:MAX_ANSWERS]],
+        _("{right} of {n} others right").format(right=right, n=len(rest)) if rest else "",
+    )
+
+
+def _answer(contest: Contest, member: Judged, i: int, place: int) -> Answer:
+    ballot: Ballot = contest.ballot
+    return Answer(
+        member.row,
+        member.name,
+        contest.names[ballot.predicted[i, place]],
+        _sureness(float(ballot.confidence[i, place])),
+        bool(ballot.predicted[i, place] == ballot.label[place]),
+    )
+
+
+def _sureness(confidence: float) -> str:
+    """Whole per cents, and two digits more where they would be 100 for what is not quite certain."""
+    percent = min(confidence * 100, 99.99)
+    return _("{n} %").format(n=f"{percent:.0f}" if percent < 99 else f"{percent:.2f}")
+
+
+def choose_two(members: Sequence[Judged], asked: Asked) -> tuple[int, int]:
+    """Places of A and B: those asked for, else the first that are left."""
+    ids = [member.run.id for member in members]
+    a = ids.index(asked.a) if asked.a in ids else None
+    b = ids.index(asked.b) if asked.b in ids else None
+    if a is None:
+        a = next((i for i in range(len(ids)) if i != b), 0)
+    if b is None or b == a:
+        b = next((i for i in range(len(ids)) if i != a), a)
+    return a, b
