@@ -36,6 +36,12 @@ WORDS = {
     "false": N_("Off"),
     "relu": "ReLU",
 }
+TABLES: dict[str, Mapping[str, Any]] = {
+    "model": MODELS,
+    "dataset": DATASETS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
 ENTRIES = {"name": "", "experiment": "", "tags": "", "seeds": "1"}
 MAX_SEEDS = 20
 
@@ -321,8 +327,19 @@ def _choice(name: str, value: str, selected: str, datasets: Path | None) -> Choi
 
 def choice_title(name: str, value: str) -> str:
     """The English title of one value of a closed field."""
-    tables: dict[str, Mapping[str, Any]] = {"model": MODELS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
-    return str(tables[name][value].title) if name in tables else WORDS.get(value, value.capitalize())
+    return str(TABLES[name][value].title) if name in TABLES else WORDS.get(value, value.capitalize())
+
+
+def _closed() -> dict[str, frozenset[str]]:
+    """The values of each field that has a closed list of them, options by `model_options.<name>`."""
+    parts = dict(RunSpec.model_json_schema()["properties"])
+    for model in MODELS.values():
+        for name, part in model.options.model_json_schema()["properties"].items():
+            parts[f"model_options.{name}"] = part
+    return {name: frozenset(part["enum"]) for name, part in parts.items() if "enum" in part}
+
+
+CLOSED = _closed()
 
 
 def availability(data: Dataset, datasets_dir: Path) -> str:

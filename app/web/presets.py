@@ -14,6 +14,7 @@ from app.validation import spec_errors
 from app.web import formats
 from app.web.forms import Choice, Field, availability
 from app.web.i18n import N_, _, sentence
+from app.web.rows import field_value
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
 from ml.presets import PRESETS, Preset
 from ml.spec import RunSpec
@@ -109,7 +110,7 @@ def _form(name: str, typed: Mapping[str, str], error: Invalid | None, datasets_d
         PresetRun(
             run.name,
             f"{MODELS[run.spec['model']].parameters:,}",
-            formats.setting(RunSpec.model_validate(run.spec).model_options),
+            field_value("model_options", RunSpec.model_validate(run.spec).model_options),
         )
         for run in preset.runs
     )

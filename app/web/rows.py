@@ -13,8 +13,9 @@ from app.db import now
 from app.models import ENDED, PAUSED, QUEUED, RUNNING, Run
 from app.palette import Look, distinct_styles, look_of
 from app.web import formats
+from app.web.forms import CLOSED, choice_title
 from app.web.i18n import _, sentence
-from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
+from ml.catalog import DATASETS, MODELS, OPTIMIZERS
 from ml.spec import RunSpec
 
 
@@ -170,17 +171,19 @@ def field_title(name: str) -> str:
 
 
 def field_value(name: str, value: Any) -> str:
-    """A spec field's value for people: titles for what the catalog knows by name."""
+    """A spec field's value for people: titles for what is known by name, the parts of `model_options` in one line."""
     if value is None and name in ("train_size", "val_size"):
         return _("all")
-    known: Mapping[str, Mapping[str, Any]] = {
-        "model": MODELS,
-        "dataset": DATASETS,
-        "optimizer": OPTIMIZERS,
-        "schedule": SCHEDULES,
-    }
-    entry = known.get(name, {}).get(value) if isinstance(value, str) else None
-    return formats.setting(value) if entry is None else _(entry.title)
+    if isinstance(value, str) and value in CLOSED.get(name, ()):
+        return _(choice_title(name, value))
+    if name == "model_options" and isinstance(value, Mapping):
+        parts = [(f"{name}.{option}", part) for option, part in value.items()]
+        texts = [
+            _("{title}: {value}").format(title=field_title(option), value=field_value(option, part))
+            for option, part in parts
+        ]
+        return _("; ").join(texts) or formats.DASH
+    return formats.setting(value)
 
 
 def distinct_names(rows: Sequence[RunRow]) -> list[str]:

@@ -19,6 +19,7 @@ from app.web.deps import AppSettings, Db
 from app.web.i18n import _, sentence
 from app.web.render import local_url, render
 from app.web.rows import chart_facts, field_title, field_value, make_rows, state_title
+from app.web.specs import ran_title, short_value
 from app.web.view import Known, chart_data, read_view
 from ml.spec import RunSpec
 
@@ -50,9 +51,7 @@ def _read(request: Request, s: Session, run: Run) -> RunPage:
         actions=allowed_actions(run),
         again_url=_again_url(request, run) if run.kind == "training" else None,
         spec=[Fact(field_title(name), field_value(name, value)) for name, value in _flat(run.spec)],
-        resolved=[
-            Fact(name.replace("_", " "), formats.setting(value)) for name, value in _flat(run.resolved)
-        ],
+        resolved=[Fact(ran_title(name), short_value(name, value)) for name, value in _flat(run.resolved)],
         moments=[_moment(event, at) for event in reversed(runs.list_events(s, run.id))],
         error=run.error and sentence(run.error),
         error_tail=run.error_tail or "",

@@ -18,8 +18,8 @@ from app.settings import ROOT
 from app.web import formats
 from app.web.contexts import DocsPage, Fact, ModelPage, OptionRow, WaitingRow, WorkerRow, WorkersPage
 from app.web.deps import Db
-from app.web.forms import Choice
-from app.web.i18n import _, ngettext
+from app.web.forms import Choice, choice_title
+from app.web.i18n import _, ngettext, sentence
 from app.web.render import local_url, render
 from app.web.rows import field_title, field_value, make_rows
 from ml.catalog import MODELS, Model
@@ -54,7 +54,7 @@ def _worker(s: Session, worker: Worker, at: float) -> WorkerRow:
         name=worker.name,
         host=worker.host,
         slots=_("{busy} of {all} busy").format(busy=len(worker.running), all=worker.slots),
-        devices=", ".join(worker.devices) or formats.DASH,
+        devices=", ".join(sentence(device) for device in worker.devices) or formats.DASH,
         running=make_rows(s, running),
         seen=formats.ago(worker.seen_at, at),
         since=formats.duration(at - worker.started_at),
@@ -102,8 +102,10 @@ def _options(model: Model) -> list[OptionRow]:
             title=_(part.get("title", name)),
             name=name,
             help=_(part.get("description", "")),
-            values=", ".join(part["enum"]) if "enum" in part else _range(part),
-            default=formats.setting(part.get("default")),
+            values=", ".join(_(choice_title(name, value)) for value in part["enum"])
+            if "enum" in part
+            else _range(part),
+            default=field_value(f"model_options.{name}", part.get("default")),
         )
         for name, part in parts.items()
     ]

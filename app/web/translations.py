@@ -42,9 +42,10 @@ RECORDING = {
     "give_back",
     "_field_error",
     "progress",
+    "Presence",
 }
 REASONS = {"reason", "why", "phase", "message"}
-NOT_ON_PAGES = ("app/api", "app/security.py", "app/settings.py", "worker/__main__.py")
+NOT_ON_PAGES = ("app/api", "app/security.py", "app/settings.py")
 
 
 class Text(NamedTuple):
@@ -138,7 +139,11 @@ def _expressions(node: ast.AST) -> Iterator[ast.expr]:
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
             if name in RECORDING:
                 yield from node.args
+            if name == "_answer":  # (request, status, code, message)
+                yield from node.args[3:4]
             yield from (k.value for k in node.keywords if k.arg in REASONS)
+        case ast.Assign(targets=[ast.Name(id="messages")], value=ast.Dict(values=values)):
+            yield from values
         case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in REASONS:
             yield value
 
@@ -152,6 +157,10 @@ def _variants(node: ast.expr) -> list[str]:
             return [_template(node)]
         case ast.IfExp():
             return _variants(node.body) + _variants(node.orelse)
+        case ast.List():
+            return [text for part in node.elts for text in _variants(part)]
+        case ast.BoolOp():
+            return [text for part in node.values for text in _variants(part)]
         case ast.BinOp(op=ast.Add()):
             return [a + b for a, b in product(_variants(node.left), _variants(node.right))]
     return []

@@ -1,0 +1,161 @@
+"""A yard with a run in every state, and the tour of all pages: what must hold on each of them is tested on all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from playwright.sync_api import Page
+
+from tests import processes
+from tests.conftest import Stack
+
+SMALL = {"dataset": "digits", "train_size": 200, "val_size": 100, "batch_size": 20}
+ENDLESS = {"dataset": "digits", "epochs": 10_000, "batch_size": 1}
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One page of the tour, in one of its states."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Yard:
+    """Where the tour goes: `full` has a run in every state, `empty` has neither runs nor a worker."""
+
+    full: str
+    empty: str
+    runs: dict[str, str]
+
+    @property
+    def stops(self) -> list[tuple[str, Stop]]:
+        """(address of the server, stop) for every page in every state."""
+        several = [self.runs[name] for name in ("finished", "second", "third", "failed", "external", "odd")]
+        pair = "&".join(f"run={run}" for run in several[:2])
+        many = "&".join(f"run={run}" for run in (*several, *self.runs["more"].split()))
+        full = [
+            ("runs", "/"),
+            ("runs-nothing-fits", "/?text=zzzz"),
+            ("new", "/new"),
+            ("new-wrong", "/new?lr=99&epochs=many&model_options.activation=step&nonsense=1"),
+            *((f"run-{name}", f"/runs/{run}") for name, run in self.runs.items() if name != "more"),
+            ("compare-none", "/compare"),
+            ("compare-two", f"/compare?{pair}"),
+            ("compare-many", f"/compare?{many}"),
+            ("compare-missing", f"/compare?run=gone&run={several[0]}"),
+            ("workers", "/workers"),
+            ("model", "/models/resnet8"),
+            ("docs", "/docs"),
+            ("login", "/login"),
+            ("nowhere", "/nowhere"),
+            ("run-gone", "/runs/gone"),
+        ]
+        bare = [("runs-empty", "/"), ("compare-empty", "/compare"), ("workers-empty", "/workers")]
+        return [(self.full, Stop(*stop)) for stop in full] + [(self.empty, Stop(*stop)) for stop in bare]
+
+
+@contextmanager
+def yard(stack: Stack, directory: Path) -> Iterator[Yard]:
+    """Runs of every state on the whole stack, and a second, empty server."""
+    with stack.http as http:
+        runs = _submit(http)
+        try:
+            with empty_server(directory) as empty:
+                yield Yard(stack.url, empty, runs)
+        finally:
+            for name in ("running", "busy", "queued", "paused"):
+                http.post(f"/api/v1/runs/{runs[name]}/cancel")
+            _wait(http, runs["running"], "canceled")
+            _wait(http, runs["busy"], "canceled")
+
+
+def _submit(http: httpx.Client) -> dict[str, str]:
+    def start(name: str, **spec: Any) -> str:
+        body = {"name": name, "experiment": "实验 1", "tags": ["标签"], "spec": spec}
+        answer = http.post("/api/v1/runs", json=body)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    runs = {
+        "finished": start("甲", model="lenet", epochs=3, **SMALL),
+        "second": start("乙", model="resnet8", epochs=3, **SMALL),
+        "third": start("丙", model="lenet", epochs=3, seed=1, **SMALL),
+        "failed": start("丁", model="lenet", device="cuda", **SMALL),
+    }
+    for name in ("finished", "second", "third"):
+        _wait(http, runs[name], "finished")
+    _wait(http, runs["failed"], "failed")
+    runs["external"] = _external(
+        http, "戊", {"train/loss": [1.0, 0.5, "NaN", 0.25], "my/figure": [1, 2, 3, 4]}
+    )
+    runs["odd"] = _external(http, "己", {"my/nothing": ["NaN", "NaN", "Infinity", "NaN"]})
+    runs["more"] = " ".join(
+        _external(http, f"第 {i}", {"train/loss": [1.0, 0.5, 0.4, 0.3]}) for i in range(4)
+    )
+    runs["paused"] = start("庚", model="lenet", **ENDLESS)
+    _wait(http, runs["paused"], "running")
+    http.post(f"/api/v1/runs/{runs['paused']}/pause").raise_for_status()
+    _wait(http, runs["paused"], "paused")
+    runs["running"] = start("辛", model="lenet", **ENDLESS)
+    runs["busy"] = start("壬", model="alexnet", **ENDLESS)
+    _wait(http, runs["running"], "running")
+    _wait(http, runs["busy"], "running")
+    runs["queued"] = start("癸", model="lenet", **ENDLESS)
+    return runs
+
+
+def _external(http: httpx.Client, name: str, values: dict[str, list[Any]]) -> str:
+    body = {"external": True, "name": name, "params": {"学习率": 0.1}}
+    run = str(http.post("/api/v1/runs", json=body).json()["id"])
+    http.post(f"/api/v1/runs/{run}/metrics", json={"step": [1, 2, 3, 4], "values": values}).raise_for_status()
+    http.post(f"/api/v1/runs/{run}/finish", json={"state": "finished"}).raise_for_status()
+    return run
+
+
+def _wait(http: httpx.Client, run: str, state: str) -> None:
+    def arrived() -> bool:
+        now = http.get(f"/api/v1/runs/{run}").json()["state"]
+        assert now == state or now in ("queued", "running", "paused"), f"{run} is {now}, not {state}"
+        return bool(now == state)
+
+    processes.wait_for(arrived, f"run {run} to be {state}", 120)
+
+
+@contextmanager
+def empty_server(directory: Path) -> Iterator[str]:
+    """A web process with an empty database and no worker."""
+    with processes.redis_server(directory) as redis:
+        env = processes.trainyard_env(directory, broker_url=redis.broker_url)
+        processes.migrate(env)
+        with processes.web_process(env, directory=directory) as web:
+            yield web.url
+
+
+def settle(page: Page, timeout_s: float = 20) -> None:
+    """Until nothing is being read or drawn: the page is as it will stay, live figures apart."""
+    deadline = time.monotonic() + timeout_s
+    before = ""
+    while time.monotonic() < deadline:
+        now = str(page.evaluate(_SETTLED))
+        if now == before and not now.startswith("busy"):
+            return
+        before = now
+        page.wait_for_timeout(300)
+
+
+_SETTLED = """() => {
+  const charts = document.querySelector("[data-charts]");
+  const swagger = document.querySelector("#swagger");
+  const busy = document.readyState !== "complete" || (charts && !charts.children.length)
+    || (swagger && !swagger.querySelector(".opblock"))
+    || document.querySelector("[aria-busy='true']");
+  return `${busy ? "busy" : "calm"} ${document.querySelectorAll("*").length}`;
+}"""
