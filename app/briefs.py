@@ -40,6 +40,11 @@ class BriefCache:
                     self._keep(run_id, entry)
         return [text for text in known.values() if text is not None]
 
+    def forget(self) -> None:
+        with self._lock:
+            self._kept.clear()
+            self._bytes = 0
+
     def _known(self, run_id: str, revision: int) -> bytes | None:
         entry = self._kept.get(run_id)
         if entry is None or entry[0] != revision:

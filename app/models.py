@@ -28,6 +28,7 @@ class Run(SQLModel, table=True):
     __tablename__ = "run"
     __table_args__ = (
         Index("ix_run_state_queued_at", "state", "queued_at"),
+        Index("ix_run_experiment_id", "experiment", "id"),
         # The few runs with flushes that were not compacted yet: what the compactor looks for each second.
         Index(
             "ix_run_uncompacted",
@@ -40,7 +41,7 @@ class Run(SQLModel, table=True):
     id: str = Field(primary_key=True, max_length=32)
     name: str = Field(max_length=200)
     kind: str = Field(default="training", max_length=16)  # or "external": an outside script drives it
-    experiment: str | None = Field(default=None, max_length=200, index=True)
+    experiment: str | None = Field(default=None, max_length=200)
     tags: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     notes: str = Field(default="", sa_column=Column(Text, nullable=False))
     style: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # see app.palette
