@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,10 +27,11 @@ def make_notes(runs: Sequence[RunFacts], table: Table, settings: Sequence[str]) 
     updates = {run.id: count for run in runs if (count := count_updates(columns, run)) is not None}
     if len(set(updates.values())) > 1:
         yield Note("updates", "updates", updates)
-    strong = [column for key, column in table.items() if key.role is not Role.NOTE]
-    again = _repeats(runs, strong, columns["seed"])
-    if again:
-        yield Note("repeats", "seed", again)
+    cells = find_repeats(runs, table)
+    again = Counter(cells.values())
+    repeats = {run.id: columns["seed"][run.id] for run in runs if again[cells[run.id]] > 1}
+    if repeats:
+        yield Note("repeats", "seed", repeats)
 
 
 def count_updates(columns: Mapping[str, Mapping[str, Any]], run: RunFacts) -> int | None:
@@ -48,12 +50,11 @@ def _positive(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
-def _repeats(
-    runs: Sequence[RunFacts], columns: Sequence[Mapping[str, Any]], seeds: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Runs with the same settings and the same known seed as another, with that seed."""
-    cells: dict[tuple[Hashable, ...], list[str]] = {}
-    for run in runs:
-        if seeds[run.id] is not UNKNOWN:
-            cells.setdefault(tuple(identity(column[run.id]) for column in columns), []).append(run.id)
-    return {run: seeds[run] for ids in cells.values() if len(ids) > 1 for run in ids}
+def find_repeats(runs: Sequence[RunFacts], table: Table) -> dict[str, Hashable]:
+    """A stand-in a run, by id: equal for runs with the same settings and the same known seed."""
+    strong = [column for key, column in table.items() if key.role is not Role.NOTE]
+    seeds = next(column for key, column in table.items() if key.name == "seed")
+    return {
+        run.id: run.id if seeds[run.id] is UNKNOWN else tuple(identity(column[run.id]) for column in strong)
+        for run in runs
+    }
