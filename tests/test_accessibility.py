@@ -1,0 +1,136 @@
+"""axe-core finds nothing on any page, and the keyboard reaches everything, in a real Chromium.
+
+Looks, languages and widths are paired: each two of them meet on every page. `/docs` is Swagger UI inside our frame:
+what that library draws is left out, since it is not ours to mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests import tour
+from tests.browser import NoChromium, chromium
+from tests.conftest import Stack
+from tests.tour import Yard
+
+pytestmark = pytest.mark.slow
+
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+JUDGE = """async tags => {
+  const found = await axe.run({ exclude: [["#swagger"]] }, { runOnly: tags, resultTypes: ["violations"] });
+  return found.violations.flatMap(rule => rule.nodes.map(node => ({
+    rule: rule.id, at: node.target.join(" "), html: node.html.slice(0, 200), why: node.failureSummary,
+  })));
+}"""
+LOOKS = [
+    ("light", "en-GB", 1440),
+    ("light", "zh-CN", 390),
+    ("dark", "en-GB", 390),
+    ("dark", "zh-CN", 1440),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        with chromium() as started:
+            yield started
+    except NoChromium as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def yard(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+    with tour.yard(stack, tmp_path_factory.mktemp("empty")) as yard:
+        yield yard
+
+
+def open_page(browser: Browser, scheme: Any = "light", locale: str = "en-GB", width: int = 1440) -> Page:
+    context = browser.new_context(
+        color_scheme=scheme, locale=locale, viewport={"width": width, "height": 900}, reduced_motion="reduce"
+    )
+    return context.new_page()
+
+
+def judge(page: Page) -> list[dict[str, str]]:
+    """What axe-core has to say about the page as it is now."""
+    page.evaluate(AXE)
+    found: list[dict[str, str]] = page.evaluate(JUDGE, TAGS)
+    return found
+
+
+@pytest.mark.parametrize(("scheme", "locale", "width"), LOOKS, ids=lambda value: str(value))
+def test_axe_finds_nothing_on_any_page(
+    browser: Browser, yard: Yard, scheme: str, locale: str, width: int
+) -> None:
+    page = open_page(browser, scheme, locale, width)
+    found = []
+    for server, stop in yard.stops:
+        page.goto(server + stop.path)
+        tour.settle(page)
+        found += [
+            f"{stop.name}: {one['rule']} {one['at']} {one['html']}\n{one['why']}" for one in judge(page)
+        ]
+    page.context.close()
+    assert not found, "\n".join(found)
+
+
+# -- the keyboard -----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_stop_of_the_keyboard_skips_to_the_content(browser: Browser, yard: Yard) -> None:
+    page = open_page(browser)
+    page.goto(yard.full)
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    expect(page.locator(".skip")).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    page.context.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/new", "/compare", "/workers", "/models/lenet", "/login"])
+def test_every_stop_of_the_keyboard_is_seen_and_in_the_order_of_the_page(
+    browser: Browser, yard: Yard, path: str
+) -> None:
+    page = open_page(browser)
+    page.goto(yard.full + path)
+    tour.settle(page)
+    page.evaluate("document.activeElement.blur()")
+    page.mouse.click(1, 1)
+    seen: list[dict[str, Any]] = []
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        stop = page.evaluate(FOCUSED)
+        if stop is None or (seen and stop["index"] == seen[0]["index"]):
+            break
+        seen.append(stop)
+    page.context.close()
+    assert len(seen) > 5
+    assert [stop["html"] for stop in seen if not stop["visible"]] == []
+    assert [stop["html"] for stop in seen if not stop["ring"]] == []
+    assert [stop["index"] for stop in seen] == sorted(stop["index"] for stop in seen), "the order of the page"
+
+
+FOCUSED = """() => {
+  const element = document.activeElement;
+  if (!element || element === document.body) return null;
+  const shown = element.matches("input[type=radio], input[type=checkbox]") ? element.parentElement : element;
+  const box = shown.getBoundingClientRect();
+  const marked = [element, element.nextElementSibling].filter(Boolean).some(part => {
+    const style = getComputedStyle(part);
+    return style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1.5;
+  });
+  return {
+    html: element.outerHTML.slice(0, 160),
+    index: [...document.querySelectorAll("*")].indexOf(element),
+    visible: box.width > 0 && box.height > 0 && box.bottom > 0 && box.top < innerHeight,
+    ring: marked,
+  };
+}"""
