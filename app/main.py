@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from app import web
-from app.api import artifacts, events, groups, predictions, runs, series, system
+from app.api import artifacts, compare, events, groups, predictions, runs, series, system
 from app.briefs import BriefCache
 from app.db import Database
 from app.errors import TrainyardError
@@ -66,6 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         system.router,
         artifacts.router,
         predictions.router,
+        compare.router,
     ):
         app.include_router(router)
     web.install(app)

@@ -23,6 +23,7 @@ from app.compare.welch import LEVEL, compare_means, detectable, effect_size, see
 Direction = Literal["higher", "lower"]
 At = Literal["best", "last"]
 MAX_PAIRS = 190  # every pair of twenty groups
+LARGEST = 1e100  # beyond it a square is infinite, as good as the value itself
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _leave_out(run: RunFacts, values: Mapping[str, float | None]) -> LeftOut | N
         return LeftOut(run.id, run.state)
     if value is None:
         return LeftOut(run.id, "no_value")
-    return None if math.isfinite(value) else LeftOut(run.id, "not_finite")
+    return None if abs(value) < LARGEST else LeftOut(run.id, "not_finite")
 
 
 def make_samples(
