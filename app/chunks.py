@@ -45,15 +45,6 @@ def last_of_each_step(block: Block) -> Block:
     return block.part(order[np.append(steps[1:] != steps[:-1], True)])
 
 
-def join_blocks(blocks: Sequence[Block]) -> Block:
-    """One block of several, given in order of flush: where steps overlap, the later wins."""
-    if len(blocks) == 1:
-        return blocks[0]
-    whole = Block(*(np.concatenate(part) for part in zip(*blocks, strict=True)))
-    in_order = all(a.steps[-1] < b.steps[0] for a, b in pairwise(blocks))
-    return whole if in_order else last_of_each_step(whole)
-
-
 def cut_block(block: Block, from_step: int | None, to_step: int | None) -> Block:
     """The points of a window of steps, both ends included."""
     low = 0 if from_step is None else int(np.searchsorted(block.steps, from_step, side="left"))
@@ -65,7 +56,12 @@ def cut_block(block: Block, from_step: int | None, to_step: int | None) -> Block
 
 
 class ChunkRow(NamedTuple):
-    """The columns of a chunk that hold its points."""
+    """The columns of a chunk that hold its points.
+
+    `marks` (None for one flush) is [K, 2] uint32: runs of points, by rising step, that came with one flush, as (how far
+    that flush lies before `seq`, how many points). So a reader whose cursor lies among compacted flushes is given what
+    it has not seen, and nothing twice.
+    """
 
     run_id: str
     metric: str
@@ -75,11 +71,11 @@ class ChunkRow(NamedTuple):
     steps: bytes
     times: bytes
     vals: bytes
+    marks: bytes | None = None
 
 
-def chunk_row(run_id: str, metric: str, seq: int, block: Block) -> dict[str, Any]:
-    """A row of `metric_chunk`. Blocks are sorted and of at least one point."""
-    finite = block.values[np.isfinite(block.values)]
+def chunk_row(run_id: str, metric: str, seq: int, block: Block, seqs: Ints | None = None) -> dict[str, Any]:
+    """A row of `metric_chunk`. Blocks are sorted and of at least one point; `seqs` [N] is each point's flush."""
     first, last = int(block.steps[0]), int(block.steps[-1])
     consecutive = last - first + 1 == len(block.steps)
     return {
@@ -89,13 +85,28 @@ def chunk_row(run_id: str, metric: str, seq: int, block: Block) -> dict[str, Any
         "first_step": first,
         "last_step": last,
         "count": len(block.steps),
-        "min": float(finite.min()) if finite.size else None,
-        "max": float(finite.max()) if finite.size else None,
-        "sum": _sum(finite),
+        **_statistics(block),
         "steps": b"" if consecutive else block.steps.astype("<i8").tobytes(),
         "times": block.times.astype("<f8").tobytes(),
-        "vals": block.values.astype("<f8").tobytes(),
+        "vals": block.values.astype("<f4" if is_float32(block.values) else "<f8").tobytes(),
+        "marks": None if seqs is None else _write_marks(seq, seqs),
     }
+
+
+def _statistics(block: Block) -> dict[str, Any]:
+    """What a bucket needs of a chunk that lies wholly inside it, over finite values: None without any."""
+    values, where = block.values, np.flatnonzero(np.isfinite(block.values))
+    finite = values if where.size == values.size else values[where]
+    row: dict[str, Any] = {"nonfinite": values.size - where.size, "first": None, "last": None}
+    row |= {"min": None, "min_step": None, "max": None, "max_step": None, "sum": _sum(finite)}
+    if not where.size:
+        return row
+    low, high = where[finite.argmin()], where[finite.argmax()]
+    row |= {"min": float(values[low]), "min_step": int(block.steps[low])}
+    row |= {"max": float(values[high]), "max_step": int(block.steps[high])}
+    if not row["nonfinite"]:
+        row |= {"first": float(values[0]), "last": float(values[-1])}
+    return row
 
 
 def _sum(finite: Floats) -> float | None:
@@ -105,10 +116,107 @@ def _sum(finite: Floats) -> float | None:
     return total if finite.size and np.isfinite(total) else None
 
 
+def is_float32(values: Floats) -> bool:
+    """Whether every number survives a float32 bit for bit, signed zeros, NaN and infinities among them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        back = values.astype(np.float32).astype(np.float64)
+    return np.array_equal(back.view(np.int64), np.ascontiguousarray(values, np.float64).view(np.int64))
+
+
 def unpack(chunk: ChunkRow) -> Block:
-    steps = (
-        np.frombuffer(chunk.steps, "<i8")
-        if chunk.steps
-        else np.arange(chunk.first_step, chunk.first_step + chunk.length, dtype=np.int64)
+    return Block(
+        unpack_steps(chunk.steps, chunk.first_step, chunk.length),
+        np.frombuffer(chunk.times, "<f8"),
+        unpack_values(chunk.vals, chunk.length).astype(np.float64, copy=False),
     )
-    return Block(steps, np.frombuffer(chunk.times, "<f8"), np.frombuffer(chunk.vals, "<f8"))
+
+
+def unpack_steps(packed: bytes, first_step: int, length: int) -> Ints:
+    if packed:
+        return np.frombuffer(packed, "<i8")
+    return np.arange(first_step, first_step + length, dtype=np.int64)
+
+
+def unpack_values(packed: bytes, length: int) -> NDArray[Any]:
+    """[N] float32 or float64, as stored."""
+    return np.frombuffer(packed, "<f4" if len(packed) == 4 * length else "<f8")
+
+
+class Packed(NamedTuple):
+    """What a reader of values needs of a chunk; `times` is empty when it does not need them."""
+
+    first_step: int
+    length: int
+    steps: bytes
+    vals: bytes
+    times: bytes
+
+
+def join_packed(chunks: Sequence[Packed]) -> Block:
+    """One block of a series' chunks, given by rising seq: where steps overlap, the later flush wins.
+
+    Chunks may be thousands, of few points each: the usual ones, whose steps go on without a gap, cost no array each.
+    Times that were not read are NaN and take no memory.
+    """
+    firsts, lengths, packed_steps, vals, times = zip(*chunks, strict=True)
+    total = sum(lengths)
+    in_order = True
+    if not any(packed_steps) and all(a.first_step + a.length == b.first_step for a, b in pairwise(chunks)):
+        steps = np.arange(firsts[0], firsts[0] + total, dtype=np.int64)
+    else:
+        parts = [unpack_steps(chunk.steps, chunk.first_step, chunk.length) for chunk in chunks]
+        in_order = all(a[-1] < b[0] for a, b in pairwise(parts))
+        steps = np.concatenate(parts)
+    if sum(map(len, vals)) in (4 * total, 8 * total):  # all of one width
+        values = unpack_values(b"".join(vals), total).astype(np.float64, copy=False)
+    else:
+        values = np.concatenate(
+            [unpack_values(*one) for one in zip(vals, lengths, strict=True)], dtype=np.float64
+        )
+    clock = (
+        np.frombuffer(b"".join(times), "<f8") if times[0] else np.broadcast_to(np.float64(np.nan), (total,))
+    )
+    block = Block(steps, clock, values)
+    return block if in_order else last_of_each_step(block)
+
+
+def unpack_after(chunk: ChunkRow, seq: int) -> Block:
+    """The points that came with flushes after `seq`."""
+    block = unpack(chunk)
+    return block if chunk.marks is None else block.part(seqs_of(chunk) > seq)
+
+
+def seqs_of(chunk: ChunkRow) -> Ints:
+    """The flush that each point came with [N] int64."""
+    if chunk.marks is None:
+        return np.full(chunk.length, chunk.seq, np.int64)
+    marks = np.frombuffer(chunk.marks, "<u4").reshape(-1, 2).astype(np.int64)
+    return np.repeat(chunk.seq - marks[:, 0], marks[:, 1])
+
+
+def _write_marks(seq: int, seqs: Ints) -> bytes:
+    starts = np.flatnonzero(np.append(True, seqs[1:] != seqs[:-1]))
+    counts = np.diff(np.append(starts, len(seqs)))
+    return np.stack([seq - seqs[starts], counts], axis=1).astype("<u4").tobytes()
+
+
+def merge_chunks(chunks: Sequence[ChunkRow], seq: int) -> dict[str, Any]:
+    """One row of several chunks of a series, given by rising seq; where steps overlap, the later flush wins."""
+    steps, times, values = (np.concatenate(part) for part in zip(*map(unpack, chunks), strict=True))
+    seqs = np.concatenate([seqs_of(chunk) for chunk in chunks])
+    if not (np.diff(steps) > 0).all():
+        # Within a merged chunk points lie by step, so the flush decides, and then the order in which they are held.
+        order = np.lexsort((seqs, steps))
+        order = order[np.append(steps[order][1:] != steps[order][:-1], True)]
+        steps, times, values, seqs = steps[order], times[order], values[order], seqs[order]
+    return chunk_row(chunks[0].run_id, chunks[0].metric, seq, Block(steps, times, values), seqs)
+
+
+def cut_chunk(chunk: ChunkRow, step: int) -> dict[str, Any] | None:
+    """The row without its points behind `step`; None when nothing is left."""
+    block = unpack(chunk)
+    kept = int(np.searchsorted(block.steps, step, side="right"))
+    if not kept:
+        return None
+    seqs = None if chunk.marks is None else seqs_of(chunk)[:kept]
+    return chunk_row(chunk.run_id, chunk.metric, chunk.seq, block.part(slice(kept)), seqs)

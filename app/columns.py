@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.chunks import Floats, Ints
+from app.chunks import Floats, Ints, is_float32
 
 Format: TypeAlias = Literal["json", "typed"]
 
@@ -56,10 +56,3 @@ def _is_whole(column: NDArray[Any]) -> bool:
     with np.errstate(invalid="ignore"):
         whole = (column == np.trunc(column)) & np.isfinite(column) & ~((column == 0) & np.signbit(column))
     return bool(whole.all())
-
-
-def is_float32(column: Floats) -> bool:
-    """Whether every number survives a float32 bit for bit, signed zeros, NaN and infinities among them."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        back = column.astype(np.float32).astype(np.float64)
-    return np.array_equal(back.view(np.int64), np.ascontiguousarray(column, np.float64).view(np.int64))

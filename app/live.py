@@ -322,11 +322,11 @@ def _as_they_are(s: Session, found: Sequence[Run]) -> list[Item]:
     ]
 
 
-def points_items(chunks: Iterable[series.ChunkRow]) -> list[Item]:
+def points_items(flushed: Iterable[series.Flushed]) -> list[Item]:
     """One `points` event a flush, all of its metrics together."""
     items = []
-    for (run_id, seq), flush in groupby(chunks, key=lambda chunk: (chunk.run_id, chunk.seq)):
-        columns = [_points_json(chunk) for chunk in flush]
+    for (run_id, seq), flush in groupby(flushed, key=lambda one: (one.run_id, one.seq)):
+        columns = [_points_json(one) for one in flush]
         items.append(
             Item(
                 run_id, seq, "points", json.dumps({"series": columns}, separators=(",", ":"), allow_nan=False)
@@ -335,15 +335,15 @@ def points_items(chunks: Iterable[series.ChunkRow]) -> list[Item]:
     return items
 
 
-def _points_json(chunk: series.ChunkRow) -> dict[str, Any]:
-    block = series.unpack(chunk)
+def _points_json(flushed: series.Flushed) -> dict[str, Any]:
+    block = flushed.block
     return {
-        "run": chunk.run_id,
-        "metric": chunk.metric,
+        "run": flushed.run_id,
+        "metric": flushed.metric,
         "step": block.steps.tolist(),
         "time": block.times.round(3).tolist(),
         "value": json_floats(block.values),
-        "cursor": chunk.seq,
+        "cursor": flushed.seq,
     }
 
 

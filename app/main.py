@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from app import web
 from app.api import artifacts, compare, events, groups, predictions, runs, series, system
 from app.briefs import BriefCache
+from app.compaction import Compactor
 from app.db import Database
 from app.errors import TrainyardError
 from app.live import Hub
@@ -86,9 +87,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     reaper = Reaper(app.state.db, app.state.settings)
     app.state.hub.start()
     reaper.start()
+    compactor = Compactor(app.state.db)
+    compactor.start()
     yield
     await app.state.hub.stop()
     reaper.stop()
+    compactor.stop()
     app.state.db.dispose()
 
 

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import bindparam, delete, insert, text
+from sqlalchemy import bindparam, delete, insert, literal, text
 from sqlmodel import Session, col, select
 
 from app.chunks import (
     EMPTY,
     Block,
     ChunkRow,
+    Packed,
     Points,
     chunk_row,
     cut_block,
-    join_blocks,
+    cut_chunk,
+    join_packed,
     make_block,
-    unpack,
+    unpack_after,
 )
 from app.models import MetricChunk, MetricSummary
 
 __all__ = [  # what callers need of the blocks that they write and read
-    "EMPTY", "Block", "ChunkRow", "Points", "append_chunks", "list_summaries", "make_block", "read_blocks",
-    "read_since", "truncate_after", "unpack",
+    "CHUNK_COLUMNS", "EMPTY", "Block", "Flushed", "Points", "append_chunks", "list_summaries", "make_block",
+    "read_blocks", "read_since", "truncate_after",
 ]  # fmt: skip
 
 # -- write ----------------------------------------------------------------------------------------------------------
@@ -110,23 +112,19 @@ def truncate_after(s: Session, run_id: str, step: int) -> None:
     """Forget every point behind `step`, so that a new attempt can write those steps again."""
     mine = col(MetricChunk.run_id) == run_id
     behind = (mine, col(MetricChunk.last_step) > step)
-    touched = [ChunkRow(*row) for row in s.execute(select(*_COLUMNS).where(*behind))]
+    touched = [ChunkRow(*row) for row in s.execute(select(*CHUNK_COLUMNS).where(*behind))]
     if not touched:
         return
     s.execute(delete(MetricChunk).where(*behind))
-    for chunk in touched:
-        block = unpack(chunk)
-        kept = int(np.searchsorted(block.steps, step, side="right"))
-        if kept:
-            cut = chunk_row(run_id, chunk.metric, chunk.seq, block.part(slice(kept)))
-            s.execute(insert(MetricChunk).values(cut))
+    kept = [row for row in (cut_chunk(chunk, step) for chunk in touched) if row is not None]
+    if kept:
+        s.connection().execute(_INSERT_CHUNK, kept)
     _rebuild_summaries(s, run_id, sorted({chunk.metric for chunk in touched}))
 
 
 # -- read -----------------------------------------------------------------------------------------------------------
 
-
-_COLUMNS: list[Any] = [
+CHUNK_COLUMNS: list[Any] = [
     MetricChunk.run_id,
     MetricChunk.metric,
     MetricChunk.seq,
@@ -135,7 +133,17 @@ _COLUMNS: list[Any] = [
     MetricChunk.steps,
     MetricChunk.times,
     MetricChunk.vals,
+    MetricChunk.marks,
 ]
+_PACKED: list[Any] = [
+    MetricChunk.run_id,
+    MetricChunk.metric,
+    MetricChunk.first_step,
+    MetricChunk.count,
+    MetricChunk.steps,
+    MetricChunk.vals,
+]
+_ORDER: list[Any] = [MetricChunk.run_id, MetricChunk.metric, MetricChunk.seq]
 
 
 def read_blocks(
@@ -144,37 +152,54 @@ def read_blocks(
     metrics: Sequence[str],
     from_step: int | None = None,
     to_step: int | None = None,
+    *,
+    times: bool = True,
 ) -> dict[tuple[str, str], Block]:
-    """All points in a window of steps, by (run, metric); where steps overlap, the later flush wins."""
-    query = select(*_COLUMNS).where(
-        col(MetricChunk.run_id).in_(run_ids), col(MetricChunk.metric).in_(metrics)
-    )
+    """All points in a window of steps, by (run, metric); where steps overlap, the later flush wins.
+
+    Without `times`, which are as large as the values, times are NaN.
+    """
+    clock: Any = MetricChunk.times if times else literal(b"")
+    columns = [*_PACKED, clock]
+    query = select(*columns).where(col(MetricChunk.run_id).in_(run_ids), col(MetricChunk.metric).in_(metrics))
     if from_step is not None:
         query = query.where(col(MetricChunk.last_step) >= from_step)
     if to_step is not None:
         query = query.where(col(MetricChunk.first_step) <= to_step)
-    found: dict[tuple[str, str], list[Block]] = {}
-    for row in s.execute(
-        query.order_by(col(MetricChunk.run_id), col(MetricChunk.metric), col(MetricChunk.seq))
-    ):
-        chunk = ChunkRow(*row)
-        found.setdefault((chunk.run_id, chunk.metric), []).append(unpack(chunk))
-    return {key: cut_block(join_blocks(blocks), from_step, to_step) for key, blocks in found.items()}
+    found: dict[tuple[str, str], list[Packed]] = {}
+    for run_id, metric, *chunk in s.connection().execute(query.order_by(*_ORDER)):
+        found.setdefault((run_id, metric), []).append(Packed(*chunk))
+    return {key: cut_block(join_packed(chunks), from_step, to_step) for key, chunks in found.items()}
 
 
-def read_since(s: Session, run_id: str, seq: int, limit: int) -> list[ChunkRow]:
-    """Chunks flushed after `seq`, in order of flush, at most about `limit` of them (a flush is never torn)."""
+class Flushed(NamedTuple):
+    """Points of one series that came with one flush, or with several that were compacted; `seq` is the last."""
+
+    run_id: str
+    metric: str
+    seq: int
+    block: Block
+
+
+def read_since(s: Session, run_id: str, seq: int, limit: int) -> list[Flushed]:
+    """What was flushed after `seq`, in order of flush: at most about `limit` chunks (a flush is never torn)."""
+    mine = (col(MetricChunk.run_id) == run_id, col(MetricChunk.seq) > seq)
+    seqs = s.exec(select(MetricChunk.seq).where(*mine).order_by(col(MetricChunk.seq)).limit(limit)).all()
+    if not seqs:
+        return []
+    last = seqs[-1]
+    if len(seqs) == limit and seqs[0] < last:  # the last flush may have more chunks
+        last = max(one for one in seqs if one < last)
     rows = s.execute(
-        select(*_COLUMNS)
-        .where(col(MetricChunk.run_id) == run_id, col(MetricChunk.seq) > seq)
+        select(*CHUNK_COLUMNS)
+        .where(*mine, col(MetricChunk.seq) <= last)
         .order_by(col(MetricChunk.seq), col(MetricChunk.metric))
-        .limit(limit)
-    ).all()
+    )
     chunks = [ChunkRow(*row) for row in rows]
-    if len(chunks) == limit:
-        whole = [chunk for chunk in chunks if chunk.seq < chunks[-1].seq]
-        chunks = whole or chunks
-    return chunks
+    flushed = [Flushed(c.run_id, c.metric, c.seq, unpack_after(c, seq)) for c in chunks]
+    flushed = [one for one in flushed if len(one.block.steps)]
+    # A chunk of compacted flushes may hold only what the reader knows: then what it waits for lies behind.
+    return flushed or read_since(s, run_id, last, limit)
 
 
 def list_summaries(s: Session, run_ids: Sequence[str]) -> dict[str, list[MetricSummary]]:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from app import runs, series
 from app.axes import Axis, x_values
-from app.chunks import chunk_row
+from app.chunks import ChunkRow, chunk_row, unpack
 from app.columns import json_floats
 from app.db import Database
 from app.models import MetricSummary, Run
 from app.reduce import reduce_to
 from app.runs import NewRun
-from app.series import Block, ChunkRow, make_block
+from app.series import Block, make_block
 
 numbers = st.floats(width=64)  # NaN and infinities among them
 finite = st.floats(-1e6, 1e6)
@@ -143,7 +143,7 @@ def test_a_packed_chunk_is_the_same_block(points: dict[int, float], consecutive:
     names = {name: row["count" if name == "length" else name] for name in ChunkRow._fields}
 
     assert (row["steps"] == b"") == (len(steps) == steps[-1] - steps[0] + 1)
-    assert same(series.unpack(ChunkRow(**names)), block)
+    assert same(unpack(ChunkRow(**names)), block)
     finite_values = [value for value in points.values() if math.isfinite(value)]
     assert (row["min"], row["max"]) == (min(finite_values, default=None), max(finite_values, default=None))
 
