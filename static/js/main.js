@@ -1,20 +1,29 @@
 // On every page: the theme switch, relative times, forms that are sent once and ask before they destroy.
 
 import { ago } from "./format.js";
+import { words } from "./words.js";
 
+const CHOICES = ["system", "light", "dark"];
 const root = document.documentElement;
 const themeSwitch = document.querySelector("[data-theme-switch]");
+
+function nameTheme() {
+  themeSwitch.title = words[`theme_${root.dataset.choice}`];
+  themeSwitch.setAttribute("aria-label", themeSwitch.title);
+}
+
 themeSwitch.hidden = false;
+nameTheme();
 themeSwitch.addEventListener("click", () => {
-  const theme = root.dataset.theme === "dark" ? "light" : "dark";
-  root.dataset.theme = theme;
-  root.dataset.chosen = "yes";
+  const choice = CHOICES[(CHOICES.indexOf(root.dataset.choice) + 1) % CHOICES.length];
+  root.dataset.choice = choice; // theme.js does the rest
+  nameTheme();
   try {
-    localStorage.setItem("trainyard-theme", theme);
+    if (choice === "system") localStorage.removeItem("trainyard-theme");
+    else localStorage.setItem("trainyard-theme", choice);
   } catch {
     // not kept, then
   }
-  document.dispatchEvent(new Event("themechange"));
 });
 
 setInterval(() => {
