@@ -144,16 +144,59 @@ def test_runs_are_listed_and_filtered(server: Server, client: Client) -> None:
     assert server.run("runs", "--state", "asleep").returncode == 2
 
 
-def test_cancel_and_compare(server: Server, client: Client) -> None:
+def test_cancel(server: Server, client: Client) -> None:
     first, second = (client.submit(dataset="digits").id for _ in range(2))
 
     canceled = server.run("cancel", first, second)
-    compared = server.run("compare", first, second)
 
     assert canceled.returncode == 0
     assert canceled.stdout.split() == [first, "canceled", second, "canceled"]
-    assert compared.stdout.strip() == f"{server.url}/compare?run={first}&run={second}"
     assert server.run("cancel", first).returncode == 1  # it has ended
+
+
+def test_compare_says_whether_it_is_fair(server: Server, client: Client) -> None:
+    first = client.submit(dataset="digits", batch_size=32).id
+    second = client.submit(dataset="digits", batch_size=64, model="resnet8").id
+
+    told = server.run("compare", first, second).stdout
+
+    address, _, verdict, *_rest = told.splitlines()
+    assert address == f"{server.url}/compare?run={first}&run={second}"
+    assert verdict == "Confounded by batch size 32 → 64"
+    assert f"run {second} again with batch_size 32" in told
+    assert "batch_size" in told.split("Id", 1)[1].splitlines()[0]
+
+    found = server.json("compare", first, second, "--baseline", second)
+    assert (found["url"], found["verdict"]["kind"]) == (address, "confounded")
+    assert found["matched"][0]["run"] == first
+    assert server.json("compare", first, second, "--group", "batch_size")["verdict"]["subject"] == [
+        "batch_size"
+    ]
+
+
+def test_compare_tells_what_the_seeds_show(server: Server, client: Client) -> None:
+    ids = []
+    for model, base in (("one", 0.90), ("two", 0.95)):
+        for seed in range(5):
+            with client.external(f"{model} {seed}", {"model": model, "seed": seed}) as run:
+                run.log({"val/accuracy": base + 0.002 * seed}, step=1)
+                run.log({"val/accuracy": base + 0.001 * seed}, step=2)
+            ids.append(run.id)
+
+    told = server.run("compare", *ids).stdout
+    assert "val/accuracy, last value: two is 5.00 points better than one [" in told
+    assert "p = 0.008, n = 5 + 5." in told
+    assert "Cannot be called controlled: not everything is known" in told
+    best = server.json("compare", *ids, "--at", "best")["statistics"]
+    assert best["groups"][1]["values"][4] == pytest.approx(0.958)
+
+
+def test_compare_names_a_run_that_there_is_not(server: Server, client: Client) -> None:
+    run = client.submit(dataset="digits").id
+    ended = server.run("compare", run, "nothere")
+    assert ended.returncode == 2
+    assert "there is no run 'nothere'" in ended.stderr
+    assert server.run("compare", run, "--at", "first").returncode == 2
 
 
 def test_a_loss_that_is_no_number_is_told(server: Server, client: Client) -> None:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainyard.client import Client
+from trainyard.comparison import print_comparison
 from trainyard.errors import NotReachable, TrainyardError
 from trainyard.flags import flag, read_spec, with_spec_flags
 from trainyard.progress import STATE_STYLE, exit_code, follow, numbers
@@ -27,6 +29,12 @@ from trainyard.records import Run
 CLI_RETRY_S = 1.0  # a person waits for the answer
 FAILED, USAGE, NOT_REACHABLE, INTERRUPTED = 1, 2, 4, 130
 USAGE_STATUS = (400, 401, 403, 404, 422)  # the request was wrong; the server is well
+
+
+class Value(StrEnum):
+    LAST = "last"
+    BEST = "best"
+
 
 app = typer.Typer(
     name="trainyard",
@@ -198,12 +206,35 @@ def cancel(runs: Runs, url: Url = None, token: Token = None) -> None:
 
 
 @app.command()
-def compare(runs: Runs, url: Url = None, token: Token = None) -> None:
-    """Print the address of the page that shows these runs side by side."""
+def compare(
+    runs: Runs,
+    metric: Annotated[
+        str | None, typer.Option(help="What to compare.", show_default="the validation accuracy")
+    ] = None,
+    at: Annotated[Value, typer.Option(help="The metric's last or best value.")] = Value.LAST,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group", help="What is compared, such as lr; may be repeated.", show_default="the model"
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="The run that the others are compared with.", show_default="each with each"),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Say whether a comparison is fair, what differs and what the seeds show; the page's address comes first."""
     with _connected(url, token) as client:
-        for run_id in runs:
-            client.get(run_id)
-        console.print(Text(client.compare_url(runs)), soft_wrap=True)
+        found = client.compare(runs, metric=metric, at=at.value, group=group or (), baseline=baseline)
+        address = client.compare_url(runs)
+        if as_json:
+            _print_json({"url": address, **found})
+        else:
+            console.print(Text(address), soft_wrap=True)
+            print_comparison(console, found)
 
 
 def main() -> None:

@@ -95,6 +95,29 @@ class Client:
         answer = self._http.call("GET", "/api/v1/series", params=params)
         return [Series.model_validate(series) for series in answer["series"]]
 
+    def compare(
+        self,
+        runs: Iterable[str],
+        *,
+        metric: str | None = None,
+        at: str = "last",
+        group: Iterable[str] = (),
+        baseline: str | None = None,
+    ) -> dict[str, Any]:
+        """What differs, whether it is fair and what the seeds show: the answer of `GET /api/v1/compare`.
+
+        `at`: the metric's "last" or "best" value. `group`: what is compared, by default the model. `baseline`: a
+        run that the others are compared with, instead of each with each.
+
+        Raises: TrainyardError, 404 for an unknown run.
+        """
+        params = [*_many("run", runs), *_many("group", group), ("at", at)]
+        params += [
+            (name, value) for name, value in (("metric", metric), ("baseline", baseline)) if value is not None
+        ]
+        found: dict[str, Any] = self._http.call("GET", "/api/v1/compare", params=params)
+        return found
+
     def compare_url(self, runs: Iterable[str]) -> str:
         """Where a browser shows these runs side by side."""
         return f"{self.url}/compare?{urlencode([('run', run) for run in runs])}"
