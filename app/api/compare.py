@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Query
 
-from app import series
+from app import listing, series
 from app.api.deps import Db
-from app.api.windows import find_runs
 from app.compare import Field, RunFacts, Sample, Statistics, Verdict, diff_specs, facts_of, judge
 from app.compare.explanation import say_note, say_unknown, say_verdict
 from app.compare.facts import flatten
@@ -19,7 +18,7 @@ from app.compare.metric import default_metric, measure_metric
 from app.compare.sentences import label_groups, say_left_out, say_method, say_pair, say_result
 from app.compare.statistics import Pair
 from app.compare.words import ENGLISH, english_title
-from app.errors import Invalid
+from app.errors import Invalid, NotFound
 
 router = APIRouter(prefix="/api/v1", tags=["series"])
 
@@ -47,32 +46,35 @@ def compare_runs(
     """
     ids = list(dict.fromkeys(run))
     with db.read() as s:
-        rows = find_runs(s, ids)
+        rows = listing.get_runs(s, ids)
         summaries = series.list_summaries(s, ids)
-    facts = [facts_of(row) for row in rows.values()]
-    _check(facts, group, baseline)
+    facts = [facts_of(row) for row in rows]
+    _check(ids, facts, group, baseline)
+    names = {row.id: row.name for row in rows}
     verdict = judge(facts, group)
     diff = diff_specs(facts)
     asked = metric if metric is not None else default_metric(summaries)
     found = None if asked is None else measure_metric(facts, verdict, summaries, asked, at, baseline)
     return {
-        "runs": [
-            {"id": row.id, "name": row.name, "state": row.state, "kind": row.kind} for row in rows.values()
-        ],
+        "runs": [{"id": row.id, "name": row.name, "state": row.state, "kind": row.kind} for row in rows],
         "differences": [_field(field) for field in diff.differing],
         "partial": [_field(field) for field in diff.partial],
         "same": {field.field: next(iter(field.values.values())) for field in diff.same},
-        "verdict": _verdict(verdict, {row.id: row.name for row in rows.values()}),
-        "statistics": None
-        if found is None
-        else _statistics(found, {row.id: row.name for row in rows.values()}),
+        "verdict": _verdict(verdict, names),
+        "statistics": None if found is None else _statistics(found, names),
         "matched": _matched(plan_match(facts, verdict, baseline)),
     }
 
 
-def _check(runs: Sequence[RunFacts], subject: Sequence[str], baseline: str | None) -> None:
-    """Raises: Invalid."""
-    if baseline is not None and baseline not in {run.id for run in runs}:
+def _check(
+    ids: Sequence[str], runs: Sequence[RunFacts], subject: Sequence[str], baseline: str | None
+) -> None:
+    """Raises: NotFound, Invalid."""
+    there = {run.id for run in runs}
+    missing = [run_id for run_id in ids if run_id not in there]
+    if missing:
+        raise NotFound(f"there is no run {missing[0]!r}", "run")
+    if baseline is not None and baseline not in there:
         raise Invalid("the baseline must be one of the runs that are compared", "baseline")
     known = {*KEYS, "model_options"}.union(*(flatten(run.spec) for run in runs))
     for name in subject:
