@@ -17,6 +17,8 @@ from app.compare import facts_of, judge
 from app.listing import Filter
 from app.models import Run
 from app.results import read_results
+from app.web import sweep
+from app.web.asked import NAMES as WRONG
 from app.web.contexts import ComparePage, Pair
 from app.web.deps import Db
 from app.web.download import summary_csv
@@ -24,6 +26,7 @@ from app.web.i18n import _
 from app.web.render import local_url, render
 from app.web.rows import RunRow, chart_facts, distinct_names, make_rows
 from app.web.specs import make_specs
+from app.web.statistics import make_statistics, read_choice
 from app.web.summary import make_table
 from app.web.verdict import make_banner
 from app.web.view import NAMES, Known, chart_data, read_view
@@ -33,7 +36,7 @@ router = APIRouter()
 MAX_RUNS = 100
 PICKER_ROWS = 30
 MAX_PAIRS = 500
-PARAMETERS = ("experiment", "sort", "cols", "metric", "at")  # of the address, beside those of app.web.view
+PARAMETERS = ("experiment", "sort", "cols", "metric", "at", *sweep.PARAMETERS, *WRONG)  # beside those of app.web.view
 
 
 @router.get("/compare", name="page_compare")
@@ -63,7 +66,10 @@ def compare_csv(db: Db, run: Annotated[list[str], Query()] = []) -> Response:  #
 def _members_url(request: Request, s: Session, experiment: str) -> str:
     """The comparison of an experiment's runs, which it goes on naming where it has more than a page shows."""
     members, more = listing.list_runs(s, Filter(experiment=experiment, sort="created"), limit=MAX_RUNS)
-    query = [("run", member.id) for member in members] + ([("experiment", experiment)] if more else [])
+    others = [pair for pair in request.query_params.multi_items() if pair[0] not in ("run", "experiment")]
+    query = (
+        [("run", member.id) for member in members] + ([("experiment", experiment)] if more else []) + others
+    )
     return f"{local_url(request, 'page_compare')}?{urlencode(query)}"
 
 
@@ -77,16 +83,24 @@ def _read(request: Request, s: Session, asked: list[str]) -> ComparePage:
     query = request.query_params
     view = read_view(query, Known.of(found, metrics), also=PARAMETERS)
     facts = [facts_of(run) for run in found]
+    results = read_results(s, found)
+    drawn = sweep.sweep_data(
+        found, rows, names, results, lambda run_id: local_url(request, "page_run", run_id=run_id)
+    )
     verdict = judge(facts, view.group)
     table = make_table(
         found,
         rows,
         names,
-        read_results(s, found),
+        results,
         baseline=view.baseline,
         sort=query.get("sort", ""),
         everything=query.get("cols") == "all",
     )
+    metric, at, misread = read_choice(query, list(results.values()))
+    notices = [*_too_many(s, query, asked), *table.notices, *misread]
+    notices += sweep.apply_address(drawn, query) if drawn else []
+    by_id = dict(zip(here, names, strict=True))
     return ComparePage(
         rows=rows,
         names=names,
@@ -96,8 +110,10 @@ def _read(request: Request, s: Session, asked: list[str]) -> ComparePage:
         summary=table,
         csv_url=f"{local_url(request, 'compare_csv')}?{urlencode([('run', run.id) for run in found])}",
         query=_pairs(query, found),
-        banner=make_banner(facts, dict(zip(here, names, strict=True)), verdict, view.baseline),
-        view=replace(view, notices=(*view.notices, *_too_many(s, query, asked), *table.notices)),
+        banner=make_banner(facts, by_id, verdict, view.baseline),
+        statistics=make_statistics(facts, rows, by_id, results, verdict, (metric, at), view.baseline),
+        sweep=drawn,
+        view=replace(view, notices=(*view.notices, *notices)),
         data=chart_data(view, lines),
     )
 

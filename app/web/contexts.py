@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from app.web.forms import Choice, FieldGroup, OptionGroup
+from app.web.forms import Choice, Field, FieldGroup, OptionGroup
 from app.web.mistakes import Panel
 from app.web.presets import PresetForm
 from app.web.render import Page
 from app.web.rows import RunRow
 from app.web.specs import SpecTable
+from app.web.statistics import StatisticsPanel
 from app.web.summary import SummaryTable
+from app.web.table import ColumnGroup, Head, Line, Select
 from app.web.verdict import Banner
 from app.web.view import View
 
@@ -29,17 +31,50 @@ class Fact:
 class RunsPage(Page):
     template: ClassVar[str] = "runs.html"
     section: ClassVar[str] = "runs"
-    rows: list[RunRow]
-    text: str
-    states: list[Choice]
-    models: list[Choice]
-    experiments: list[Choice]
+    name_head: Head
+    heads: list[Head]
+    rows: list[Line]
+    q: str
+    q_error: str
+    notices: list[str]
+    selects: list[Select]
+    hidden: dict[str, str]  # what the filters' form keeps
+    kept: dict[str, str]  # what the columns' form keeps
     filtered: bool
     summary: str
-    next_cursor_url: str | None
-    first_url: str | None
+    columns: list[ColumnGroup]
+    default_columns_url: str
+    newest_url: str | None
+    newer_url: str | None
+    older_url: str | None
     presets: list[PresetForm]
-    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EditPage(Page):
+    template: ClassVar[str] = "edit.html"
+    section: ClassVar[str] = "runs"
+    run_id: str
+    name: str
+    fields: list[Field]
+    notes: str
+    notes_error: str
+
+
+@dataclass(frozen=True)
+class BulkPage(Page):
+    template: ClassVar[str] = "bulk.html"
+    section: ClassVar[str] = "runs"
+    title: str
+    text: str
+    button: str
+    action: str
+    rows: list[RunRow]
+    add: str
+    remove: str
+    error: str
+    outcome: str
+    failures: list[Fact]
 
 
 @dataclass(frozen=True)
@@ -104,6 +139,8 @@ class ComparePage(Page):
     specs: SpecTable
     summary: SummaryTable
     csv_url: str
+    statistics: StatisticsPanel | None
+    sweep: dict[str, Any] | None
     query: list[Pair]
     banner: Banner | None
     view: View
@@ -199,6 +236,8 @@ class ErrorPage(Page):
 
 PAGES: tuple[type[Page], ...] = (
     RunsPage,
+    EditPage,
+    BulkPage,
     NewPage,
     RunPage,
     ComparePage,

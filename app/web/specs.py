@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.compare import differing_fields, same
+from app.compare.words import resolved_title
 from app.models import Run
 from app.web.i18n import _
 from app.web.rows import field_title, field_value
@@ -146,26 +147,4 @@ def _common(
 
 
 def ran_title(name: str) -> str:
-    titles = {
-        "augmentation": _("Augmentation"),
-        "pretrained": _("Pretrained"),
-        "updates": _("Updates"),
-        "steps_per_epoch": _("Steps an epoch"),
-        "parameters": _("Parameters"),
-        "mean": _("Mean of the data"),
-        "std": _("Deviation of the data"),
-        "data_digest": _("Digest of the data"),
-        "val_digest": _("Digest of the validation data"),
-        "train_images": _("Training images used"),
-        "val_images": _("Validation images used"),
-        "classes": _("Classes"),
-        "precision": _("Precision used"),
-        "device": _("Device used"),
-        "device_name": _("Name of the device"),
-        "threads": _("Threads"),
-        "code": _("Code version"),
-        "python": _("Python version"),
-        "torch": _("PyTorch version"),
-        "torchvision": _("Torchvision version"),
-    }
-    return titles.get(name, name.replace("_", " "))
+    return resolved_title(name, _)

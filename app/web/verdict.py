@@ -5,18 +5,18 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from app.compare import Group, KeyValues, Note, RunFacts, Unknown, Verdict
 from app.compare.matching import Match, plan_match
-from app.web import formats
+from app.compare.sentences import lower
 from app.web.i18n import _, ngettext
 from app.web.rows import field_title, field_value
 from app.web.specs import key_title, short_value
 
 SHOWN_NAMES = 3
-SHOWN_VALUES = 5
+SHOWN_VALUES = 3
 SHOWN_CAUSES = 4
+MAX_VALUES = 12  # of one setting in the details; the table of settings has them all
 BASICS = ("dataset", "train_size", "batch_size", "lr", "optimizer", "schedule", "epochs")
 
 
@@ -157,15 +157,17 @@ def _brief_cause(cause: KeyValues, groups: Sequence[Group]) -> str:
     values = list(dict.fromkeys(short_value(cause.key, value) for value in cause.values.values()))
     if len(values) == 2:
         return f"{title} {values[0]} → {values[1]}"
-    shown = ", ".join(values[:SHOWN_VALUES]) + (", …" if len(values) > SHOWN_VALUES else "")
-    return f"{title} {shown}"
+    if len(values) > SHOWN_VALUES:
+        return _("{setting} ({n} values)").format(setting=title, n=len(values))
+    return f"{title} {listed(values)}"
 
 
 def _cause(cause: KeyValues, names: Mapping[str, str]) -> Cause:
     runs: dict[str, list[str]] = {}
     for run, value in cause.values.items():
         runs.setdefault(short_value(cause.key, value), []).append(run)
-    return Cause(key_title(cause.key), [(value, listed_runs(ids, names)) for value, ids in runs.items()])
+    values = [(value, listed_runs(ids, names)) for value, ids in runs.items()]
+    return Cause(key_title(cause.key), values[:MAX_VALUES])
 
 
 def _unknown(unknown: Sequence[Unknown], names: Mapping[str, str]) -> list[str]:
@@ -185,7 +187,7 @@ def _unknown(unknown: Sequence[Unknown], names: Mapping[str, str]) -> list[str]:
 def _note(note: Note) -> str:
     key = key_title(note.key)
     values = list(dict.fromkeys(short_value(note.key, value) for value in note.values.values()))
-    shown = ", ".join(values[:SHOWN_VALUES]) + (", …" if len(values) > SHOWN_VALUES else "")
+    shown = listed(values[:SHOWN_VALUES]) + ("…" if len(values) > SHOWN_VALUES else "")
     texts = {
         "differs": _("{key} differs ({values}): times and last digits may differ, the comparison holds."),
         "ignored": _("{key} differs ({values}), but the optimizer does not use it."),
@@ -255,19 +257,3 @@ def listed_runs(ids: Sequence[str], names: Mapping[str, str]) -> str:
     shown = listed(names.get(run, run) for run in ids[:SHOWN_NAMES])
     more = len(ids) - SHOWN_NAMES
     return _("{names} and {n} more").format(names=shown, n=more) if more > 0 else shown
-
-
-def lower(title: str) -> str:
-    """A title inside a sentence; names of products keep their capital."""
-    return title if title[1:2].isupper() or title.startswith("Py") else title[:1].lower() + title[1:]
-
-
-def group_label(values: Mapping[str, Any]) -> str:
-    """What a group is called: its values under the subject, without a model's options beside the model."""
-    shown = {k: v for k, v in values.items() if not (k.startswith("model_options.") and "model" in values)}
-    return (
-        " · ".join(
-            short_value(key, value, titled=len(shown) > 1 or key != "model") for key, value in shown.items()
-        )
-        or formats.DASH
-    )

@@ -31,6 +31,7 @@ export function refreshFragments(keep = () => {}, wait = 250) {
         else swap(part, replacement);
       }
       keep();
+      document.dispatchEvent(new Event("refreshed"));
     } catch {
       // the server is away: the stream says so, and the next event asks again
     }

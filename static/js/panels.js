@@ -2,15 +2,16 @@
 
 import { refreshFragments } from "./page.js";
 import "./summary.js";
+import { setView, writeAddress } from "./view.js";
 
 const FOLLOW_MS = 4000;
 let following = null;
 
 // Puts one parameter into the address; no values take it out.
-export function setParameter(name, values) {
+function setParameter(name, values) {
   const url = new URL(location.href);
   url.searchParams.delete(name);
-  for (const value of values) if (value) url.searchParams.append(name, value);
+  for (const value of values) url.searchParams.append(name, value);
   history.replaceState(history.state, "", url);
 }
 
@@ -19,7 +20,20 @@ document.addEventListener("submit", (event) => {
   if (!form.dataset.soft) return;
   event.preventDefault();
   const given = new FormData(form, event.submitter);
-  setParameter(form.dataset.soft, given.getAll(form.dataset.soft));
+  for (const name of form.dataset.soft.split(" ")) {
+    const values = given.getAll(name).filter(Boolean);
+    if (name === "baseline") setView({ baseline: values[0] ?? null });
+    else if (name === "group") setView({ group: values });
+    else setParameter(name, values);
+  }
+  writeAddress();
+  refreshFragments(() => {}, 0);
+});
+
+// The grouping can be chosen beside the charts too; verdict and statistics follow it.
+document.addEventListener("viewchange", ({ detail }) => {
+  if (!detail.has("group") && !detail.has("baseline")) return;
+  writeAddress();
   refreshFragments(() => {}, 0);
 });
 
