@@ -3,8 +3,8 @@
     python -m app.web.translations           # rewrites app/web/locale/*/LC_MESSAGES/trainyard.po
     python -m app.web.translations --check   # changes nothing; exit status 1 when something is missing
 
-Texts come from four places: `_()` in app/web, the templates, the titles and descriptions of `ml` (which knows no
-gettext), and the sentences that are written in English below the web and translated where a page shows them.
+Texts come from four places: `_()` in app/web and app/compare, the templates, the titles and descriptions of `ml`
+(which knows no gettext), and the sentences that are written in English below the web and translated where a page shows them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def texts() -> list[Text]:
 
 
 def _python() -> Iterator[Text]:
-    for path in sorted((ROOT / "app" / "web").rglob("*.py")):
+    for path in sorted(
+        path for folder in ("web", "compare") for path in (ROOT / "app" / folder).rglob("*.py")
+    ):
         with path.open("rb") as file:
             for _line, message, *_rest in extract("python", file, keywords=KEYWORDS):
                 yield Text(_as_id(message), _name(path))
