@@ -23,7 +23,6 @@ CellUrl: TypeAlias = Callable[[int, int], str]
 
 STEPS = 10
 MAX_CLASSES = 30  # a larger matrix is no picture any more; its most frequent mistakes are listed
-WIDTH, HEIGHT, EDGE = 240, 22, 8  # of a class's dots, in SVG units
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Dot:
-    x: str
+    x: str  # on the axis, in per cent
     colour: int
     dash: int
 
@@ -85,8 +84,6 @@ class ClassTable:
 
     low: str
     high: str
-    width: int
-    height: int
     lines: list[ClassLine]
 
 
@@ -119,7 +116,7 @@ def make_matrix(
     return Matrix(run, name, caption, about, list(names), lines, _tall(names))
 
 
-def make_difference(name: str, a: Ints, b: Ints, names: Sequence[str], *, share: bool) -> Matrix:
+def make_difference(name: str, about: str, a: Ints, b: Ints, names: Sequence[str], *, share: bool) -> Matrix:
     """B minus A. Better for B: fewer mistakes beside the diagonal, more right answers on it."""
     difference = shares(b) - shares(a) if share else (b - a).astype(np.float64)
     top = float(np.abs(difference).max(initial=0))
@@ -133,7 +130,6 @@ def make_difference(name: str, a: Ints, b: Ints, names: Sequence[str], *, share:
             text = _signed(value, share) if value else ""
             cells.append(Cell(text, kind, _change(truth, answer, int(a[t, p]), int(b[t, p])), None))
         lines.append(MatrixLine(truth, cells))
-    about = _("Blue: B does better there. Orange: B does worse.")
     return Matrix(None, name, "", about, list(names), lines, _tall(names))
 
 
@@ -174,7 +170,7 @@ def make_classes(
                 names[k],
                 f"{int(images[k]):,}",
                 [
-                    Dot(f"{_place(float(value), low):.1f}", row.colour, row.dash)
+                    Dot(_place(float(value), low), row.colour, row.dash)
                     for value, row in zip(right[:, k], rows, strict=True)
                 ],
                 ", ".join(f"{label} {text}" for label, text in zip(labels, shown, strict=True)),
@@ -184,7 +180,7 @@ def make_classes(
                 ],
             )
         )
-    return ClassTable(f"{low * 100:g} %", "100 %", WIDTH, HEIGHT, lines)
+    return ClassTable(f"{low * 100:g} %", "100 %", lines)
 
 
 def _floor(share: float) -> float:
@@ -192,8 +188,8 @@ def _floor(share: float) -> float:
     return next(low for low in (0.99, 0.98, 0.95, 0.9, 0.8, 0.5, 0.0) if share >= low)
 
 
-def _place(share: float, low: float) -> float:
-    return EDGE + (WIDTH - 2 * EDGE) * (share - low) / (1 - low)
+def _place(share: float, low: float) -> str:
+    return f"{(share - low) / (1 - low) * 100:.1f}%"
 
 
 def _number(value: float, share: bool) -> str:

@@ -129,17 +129,17 @@ def _reason(one: Missing) -> str:
 
 def _detail(members: list[Judged], link: Link, image_url: ImageUrl | None) -> Detail:
     a, b = choose_two(members, link.asked)
-    ballot = mistakes.hold_ballot([(member.one.labels, member.one.answers) for member in members])
-    contest = Contest(members, a, b, ballot, class_names(members[0].run, ballot.classes))
+    classes = members[0].one.labels.classes
+    contest = Contest(members, a, b, class_names(members[0].run, classes))
     pair = [members[i] for i in dict.fromkeys((a, b))]
     shown = [*pair, *[member for member in members if member not in pair][: MAX_MATRICES - len(pair)]]
     epochs = sorted({epoch for member in members for epoch, _step in member.one.kept})
     here = link.asked.at if isinstance(link.asked.at, int) else members[a].one.epoch
     before, behind = [epoch for epoch in epochs if epoch < here], [epoch for epoch in epochs if epoch > here]
     shows = list_shows(contest, link.asked)
-    many = ballot.classes > MAX_CLASSES
+    many = classes > MAX_CLASSES
     return Detail(
-        notes=list(_notes(contest, len(shown), image_url is not None)),
+        notes=_notes(contest, len(shown), image_url is not None),
         hidden=_hidden(link),
         ats=_ats(epochs, link.asked.at),
         earlier_url=link.to("wrong", at=before[-1], first=0) if before else None,
@@ -165,19 +165,18 @@ def _detail(members: list[Judged], link: Link, image_url: ImageUrl | None) -> De
 
 
 def _notes(contest: Contest, shown: int, images: bool) -> list[str]:
-    notes, classes = [], contest.ballot.classes
+    notes, classes = [], len(contest.names)
+    seen = [member.one.labels.index for member in contest.members]
     if not images:
         notes.append(
             _(
                 "The images themselves are not on this server, but with the worker that trained; the rest is complete."
             )
         )
-    shared = len(contest.ballot.label)
-    if shared < max(len(member.one.labels.label) for member in contest.members):
-        text = _(
-            "These runs were validated on different images. They are compared on the {n} that they share."
+    if not all(np.array_equal(index, seen[0]) for index in seen):
+        notes.append(
+            _("These runs were validated on different images: they are compared on those that they share.")
         )
-        notes.append(text.format(n=f"{shared:,}"))
     more = len(contest.members) - shown
     if more:
         text = ngettext(
@@ -226,7 +225,8 @@ def _matrices(shown: Sequence[Judged], compared: int, names: list[str], link: Li
         ballot = mistakes.hold_ballot([(member.one.labels, member.one.answers) for member in (first, second)])
         counts = [mistakes.confusion(ballot.label, answers, ballot.classes) for answers in ballot.predicted]
         title = _("{b} against {a}").format(a=first.name, b=second.name)
-        matrices.insert(2, make_difference(title, counts[0], counts[1], names, share=share))
+        about = _("Blue: {b} does better there. Orange: worse.").format(b=second.name)
+        matrices.insert(2, make_difference(title, about, counts[0], counts[1], names, share=share))
     return matrices
 
 

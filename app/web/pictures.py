@@ -40,7 +40,6 @@ class Contest:
     members: list[Judged]
     a: int
     b: int
-    ballot: Ballot
     names: list[str]  # of the classes
 
 
@@ -108,63 +107,82 @@ def _cell_title(run: str, truth: str, answer: str) -> str:
 
 def make_pictures(contest: Contest, show: Choice, link: Link, image_url: ImageUrl) -> Pictures:
     """The page of `show`'s images that the address asks for."""
-    places = _places(contest, show.value, link.asked)
+    concerned = _concerned(contest, show.value, link.asked)
+    members, ballot = _hold_ballot(contest, concerned)
+    places = _places(ballot, len(concerned), show.value, link.asked)
     first = min(link.asked.first, max(0, len(places) - 1)) // PAGE * PAGE
     page = places[first : first + PAGE].tolist()
     return Pictures(
         title=show.title,
         count=ngettext("{n} image", "{n} images", len(places)).format(n=f"{len(places):,}"),
         note="" if page else _("There is no such image at this evaluation."),
-        shown=[_picture(contest, place, image_url) for place in page],
+        shown=[_picture(members, ballot, contest.names, place, image_url) for place in page],
         clear_url=link.images(show="", first=0) if show.value == CELL else None,
         earlier_url=link.images(first=first - PAGE) if first else None,
         later_url=link.images(first=first + PAGE) if first + PAGE < len(places) else None,
     )
 
 
-def _places(contest: Contest, show: str, asked: Asked) -> Ints:
-    """Places in the ballot, in the order in which they are shown."""
-    ballot = contest.ballot
+def _concerned(contest: Contest, show: str, asked: Asked) -> list[Judged]:
+    """The runs that the choice of images is about: A before B, or the run of a cell, or all."""
+    members, two = contest.members, [contest.members[i] for i in dict.fromkeys((contest.a, contest.b))]
     if show == CELL:
-        of = next(i for i, member in enumerate(contest.members) if member.run.id == asked.of)
-        chosen = np.equal(ballot.label, asked.truth) & np.equal(ballot.predicted[of], asked.answer)
-        return mistakes.order(ballot, chosen, by=of)
-    chosen = mistakes.choose(ballot, cast(Show, show), contest.a, contest.b)
-    return mistakes.order(ballot, chosen, by=None if len(contest.members) > 1 else contest.a)
+        return [member for member in members if member.run.id == asked.of]
+    if show in ("a_only", "b_only"):
+        return two
+    return two + [member for member in members if member not in two]
 
 
-def _picture(contest: Contest, place: int, image_url: ImageUrl) -> Picture:
-    ballot, names = contest.ballot, contest.names
+def _hold_ballot(contest: Contest, concerned: list[Judged]) -> tuple[list[Judged], Ballot]:
+    """The ballot on the images that the runs concerned share, and its members: with them all that saw these too."""
+    shared = mistakes.hold_ballot([(member.one.labels, member.one.answers) for member in concerned])
+    two = [contest.members[contest.a], contest.members[contest.b]]
+    rest = [member for member in [*two, *contest.members] if member not in concerned]
+    seen = [member for member in rest if np.isin(shared.index, member.one.labels.index).all()]
+    members = concerned + [member for i, member in enumerate(seen) if member not in seen[:i]]
+    return members, mistakes.hold_ballot([(member.one.labels, member.one.answers) for member in members])
+
+
+def _places(ballot: Ballot, concerned: int, show: str, asked: Asked) -> Ints:
+    """Places in the ballot, in the order in which they are shown; its first runs are those `concerned`."""
+    if show == CELL:
+        chosen = np.equal(ballot.label, asked.truth) & np.equal(ballot.predicted[0], asked.answer)
+    else:
+        chosen = mistakes.choose(ballot, cast(Show, show), 0, min(1, concerned - 1))
+    return mistakes.order(ballot, chosen, by=0 if concerned == 1 else None)
+
+
+def _picture(
+    members: Sequence[Judged], ballot: Ballot, names: Sequence[str], place: int, image_url: ImageUrl
+) -> Picture:
     index, truth = int(ballot.index[place]), names[ballot.label[place]]
-    two = list(dict.fromkeys((contest.a, contest.b)))
-    order = two + [i for i in range(len(contest.members)) if i not in two]
-    rest = order[MAX_ANSWERS:]
-    right = sum(not ballot.wrong[i, place] for i in rest)
+    right = ~ballot.wrong[:, place]
+    rest = len(members) - MAX_ANSWERS
     return Picture(
         image_url(index),
         _("Validation image {n}, true class {truth}").format(n=index, truth=truth),
         truth,
         str(index),
-        [_answer(contest, contest.members[i], i, place) for i in order[:MAX_ANSWERS]],
-        _("{right} of {n} others right").format(right=right, n=len(rest)) if rest else "",
-    )
-
-
-def _answer(contest: Contest, member: Judged, i: int, place: int) -> Answer:
-    ballot: Ballot = contest.ballot
-    return Answer(
-        member.row,
-        member.name,
-        contest.names[ballot.predicted[i, place]],
-        _sureness(float(ballot.confidence[i, place])),
-        bool(ballot.predicted[i, place] == ballot.label[place]),
+        [
+            Answer(
+                member.row,
+                member.name,
+                names[ballot.predicted[i, place]],
+                _sureness(float(ballot.confidence[i, place])),
+                bool(right[i]),
+            )
+            for i, member in enumerate(members[:MAX_ANSWERS])
+        ],
+        _("{right} of {n} others right").format(right=int(right[MAX_ANSWERS:].sum()), n=rest)
+        if rest > 0
+        else "",
     )
 
 
 def _sureness(confidence: float) -> str:
-    """Whole per cents, and two digits more where they would be 100 for what is not quite certain."""
-    percent = min(confidence * 100, 99.99)
-    return _("{n} %").format(n=f"{percent:.0f}" if percent < 99 else f"{percent:.2f}")
+    """Whole per cents, and tenths where they would be 100 for what is not quite certain."""
+    percent = min(confidence * 100, 99.9)
+    return _("{n} %").format(n=f"{percent:.0f}" if percent < 98.5 else f"{percent:.1f}")
 
 
 def choose_two(members: Sequence[Judged], asked: Asked) -> tuple[int, int]:

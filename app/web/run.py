@@ -14,6 +14,7 @@ from app import listing, runs, series, submit
 from app.db import now
 from app.models import CANCELED, FAILED, FINISHED, PAUSED, QUEUED, RUNNING, Run, RunEvent
 from app.web import formats, forms
+from app.web.asked import NAMES as WRONG
 from app.web.contexts import Fact, Moment, RunPage
 from app.web.deps import AppSettings, Db
 from app.web.i18n import _, sentence
@@ -45,7 +46,7 @@ def _read(request: Request, s: Session, run: Run) -> RunPage:
     row = make_rows(s, [run])[0]
     at = now(s)
     summaries = listing.summary(series.list_summaries(s, [run.id])[run.id])
-    view = read_view(request.query_params, Known.of([run], summaries))
+    view = read_view(request.query_params, Known.of([run], summaries), also=WRONG)
     return RunPage(
         run=row,
         actions=allowed_actions(run),
