@@ -3,8 +3,8 @@
     python -m app.web.translations           # rewrites app/web/locale/*/LC_MESSAGES/trainyard.po
     python -m app.web.translations --check   # changes nothing; exit status 1 when something is missing
 
-Texts come from four places: `_()` in app/web and app/compare, the templates, the titles and descriptions of `ml`
-(which knows no gettext), and the sentences that are written in English below the web and translated where a page shows them.
+Texts come from four places: `_()` in app/web and app/compare, the templates, the titles and descriptions of `ml` (which
+knows no gettext), and the sentences that are written in English below the web and translated where a page shows them.
 """
 
 from __future__ import annotations
