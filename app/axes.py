@@ -10,6 +10,7 @@ from app.chunks import Block, Floats
 from app.models import Run
 
 Axis: TypeAlias = Literal["step", "epoch", "samples", "time", "elapsed"]
+CLOCKS = ("time", "elapsed")  # the axes that need the times of points
 
 
 def x_values(axis: Axis, run: Run, block: Block) -> Floats | None:

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from app import web
 from app.api import artifacts, compare, events, groups, predictions, runs, series, system
+from app.api.answers import AnswerCache
 from app.briefs import BriefCache
 from app.compaction import Compactor
 from app.db import Database
@@ -58,6 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.db = Database(settings.database_url)
     app.state.hub = Hub(app.state.db)
     app.state.briefs = BriefCache()
+    app.state.answers = AnswerCache()
     for router in (
         runs.router,
         runs.external,

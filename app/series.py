@@ -25,8 +25,8 @@ from app.chunks import (
 from app.models import MetricChunk, MetricSummary
 
 __all__ = [  # what callers need of the blocks that they write and read
-    "CHUNK_COLUMNS", "EMPTY", "Block", "Flushed", "Points", "append_chunks", "list_summaries", "make_block",
-    "read_blocks", "read_since", "truncate_after",
+    "CHUNK_COLUMNS", "EMPTY", "Block", "Flushed", "Points", "append_chunks", "count_points", "list_summaries",
+    "make_block", "read_blocks", "read_since", "truncate_after",
 ]  # fmt: skip
 
 # -- write ----------------------------------------------------------------------------------------------------------
@@ -170,6 +170,13 @@ def read_blocks(
     for run_id, metric, *chunk in s.connection().execute(query.order_by(*_ORDER)):
         found.setdefault((run_id, metric), []).append(Packed(*chunk))
     return {key: cut_block(join_packed(chunks), from_step, to_step) for key, chunks in found.items()}
+
+
+def count_points(s: Session, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[tuple[str, str], int]:
+    """How many points each series has, by (run, metric); about as many where steps were written again."""
+    query: Any = select(MetricSummary.run_id, MetricSummary.metric, col(MetricSummary.count).label("points"))
+    mine = (col(MetricSummary.run_id).in_(run_ids), col(MetricSummary.metric).in_(metrics))
+    return {(row.run_id, row.metric): row.points for row in s.execute(query.where(*mine))}
 
 
 class Flushed(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from app.api.answers import AnswerCache
 from app.briefs import BriefCache
 from app.db import Database
 from app.live import Hub
@@ -24,11 +25,16 @@ def get_briefs(request: Request) -> BriefCache:
     return cast(BriefCache, request.app.state.briefs)
 
 
+def get_answers(request: Request) -> AnswerCache:
+    return cast(AnswerCache, request.app.state.answers)
+
+
 def get_app_settings(request: Request) -> Settings:
     return cast(Settings, request.app.state.settings)
 
 
 Db = Annotated[Database, Depends(get_db)]
 Briefs = Annotated[BriefCache, Depends(get_briefs)]
+Answers = Annotated[AnswerCache, Depends(get_answers)]
 LiveHub = Annotated[Hub, Depends(get_hub)]
 AppSettings = Annotated[Settings, Depends(get_app_settings)]

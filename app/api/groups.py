@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic_core import to_json
 
 from app import series
-from app.api.answers import answer_json
+from app.api.answers import answer_json, make_tag, unchanged
 from app.api.deps import Db
 from app.api.series import DECIMALS
 from app.api.windows import (
@@ -24,9 +24,10 @@ from app.api.windows import (
     check_count,
     find_runs,
     no_axis,
+    read_revisions,
     why_empty,
 )
-from app.axes import Axis, x_values
+from app.axes import CLOCKS, Axis, x_values
 from app.chunks import Block
 from app.columns import Format, json_floats, odd_points, typed
 from app.errors import Invalid
@@ -66,16 +67,22 @@ def get_groups(
     run_ids, names, fields = (list(dict.fromkeys(given)) for given in (runs, metrics, by))
     check_count(run_ids, names)
     with db.read() as s:
-        rows = find_runs(s, run_ids)
-        blocks = series.read_blocks(s, run_ids, names, *(NO_WINDOW if smooth else window).steps(x))
-    _check_fields(rows.values(), fields)
+        rows = read_revisions(s, run_ids)
+        tag = make_tag(request, [(run_id, row.revision) for run_id, row in rows.items()])
+        same = unchanged(request, tag)
+        if same is not None:
+            return same
+        members = find_runs(s, run_ids)
+        asked = (NO_WINDOW if smooth else window).steps(x)
+        blocks = series.read_blocks(s, run_ids, names, *asked, times=x in CLOCKS)
+    _check_fields(members.values(), fields)
     found = []
-    for key, members in group_by({run.id: run.spec for run in rows.values()}, fields):
+    for key, ids in group_by({run_id: members[run_id].spec for run_id in run_ids}, fields):
         for name in names:
-            group = {"key": key, "runs": members, "metric": name}
-            mine = [(rows[member], blocks[member, name]) for member in members if (member, name) in blocks]
-            found.append(group | _averaged(mine, band, x, points, window, smooth, format))
-    return answer_json(request, to_json({"x": x, "by": fields, "band": band, "groups": found}))
+            mine = [(members[run_id], blocks[run_id, name]) for run_id in ids if (run_id, name) in blocks]
+            columns = _averaged(mine, band, x, points, window, smooth, format)
+            found.append(to_json({"key": key, "runs": ids, "metric": name} | columns))
+    return answer_json(request, tag, {"x": x, "by": fields, "band": band}, "groups", found)
 
 
 def _check_fields(runs: Iterable[Run], fields: Sequence[str]) -> None:

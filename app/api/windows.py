@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from fastapi import Depends, Query
@@ -17,6 +17,7 @@ from app.models import Run
 from app.smooth import MAX_SMOOTH
 
 MAX_SERIES = 2_000
+T = TypeVar("T")
 
 RunIds: TypeAlias = Annotated[list[str], Query(alias="run", min_length=1, max_length=200)]
 Metrics: TypeAlias = Annotated[list[str], Query(alias="metric", max_length=100)]
@@ -69,9 +70,27 @@ def check_count(run_ids: Sequence[str], metrics: Sequence[str]) -> None:
         raise Invalid(f"at most {MAX_SERIES} series in one call; ask for fewer runs or metrics", "metric")
 
 
+class Revision(NamedTuple):
+    """A run as it is now: `revision` grows with every write to it, `seq` is its cursor."""
+
+    run_id: str
+    revision: int
+    seq: int
+
+
+def read_revisions(s: Session, run_ids: Sequence[str]) -> dict[str, Revision]:
+    """What a tag needs of these runs, in the order asked for. Raises: NotFound."""
+    columns = (col(Run.id), col(Run.revision), col(Run.seq))
+    found = s.execute(select(*columns).where(col(Run.id).in_(run_ids)))
+    return _all_of({row.run_id: row for row in (Revision(*row) for row in found)}, run_ids)
+
+
 def find_runs(s: Session, run_ids: Sequence[str]) -> dict[str, Run]:
     """The rows, in the order asked for. Raises: NotFound."""
-    rows = {row.id: row for row in s.exec(select(Run).where(col(Run.id).in_(run_ids)))}
+    return _all_of({run.id: run for run in s.exec(select(Run).where(col(Run.id).in_(run_ids)))}, run_ids)
+
+
+def _all_of(rows: Mapping[str, T], run_ids: Sequence[str]) -> dict[str, T]:
     missing = [run_id for run_id in run_ids if run_id not in rows]
     if missing:
         raise NotFound(f"there is no run {missing[0]!r}", "run")
