@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 
 from app.web.view import NAMES, Known, View, read_view
 
-KNOWN = Known(["a", "b", "c"], ["train/loss", "val/loss"], ["model", "lr"])
+KNOWN = Known(["a", "b", "c"], ["train/loss", "val/loss"], {"model": "xyz", "lr": "xyz"})
 
 
 def view(query: str, known: Known = KNOWN) -> View:

@@ -139,6 +139,7 @@ def chart_facts(run: Run, row: RunRow, summaries: Mapping[str, Any]) -> dict[str
         "dash": row.dash,
         "state": run.state,
         "attempt": run.attempt,
+        "seq": run.seq,
         "steps_per_epoch": run.steps_per_epoch or _positive(spec.get("steps_per_epoch")),
         "batch_size": _positive(spec.get("batch_size")),
         "images": _positive(run.resolved.get("train_images")) or _images(run),

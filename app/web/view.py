@@ -7,17 +7,19 @@ hand-edited address never fails: what cannot be understood falls back to the def
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from starlette.datastructures import QueryParams
 
 from app.axes import Axis
-from app.compare import flatten
+from app.compare import flatten, same
 from app.models import Run
 from app.smooth import MAX_SMOOTH
+from app.web import formats
 from app.web.i18n import _
+from app.web.rows import field_title, field_value
 
 Band: TypeAlias = Literal["std", "se", "ci95", "minmax"]
 
@@ -43,16 +45,22 @@ NAMES = frozenset({"run", *_SHOWN, "baseline", "find", "closed"})
 
 @dataclass(frozen=True)
 class Known:
-    """What the page has: ids of its runs, names of their metrics, and of spec fields to group by."""
+    """What the page has: ids of its runs, names of their metrics, and spec fields to group by with a value a run."""
 
     runs: Collection[str] = ()
     metrics: Collection[str] = ()
-    fields: Collection[str] = ()
+    fields: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, runs: Sequence[Run], metrics: Iterable[str]) -> Known:
-        fields = dict.fromkeys(name for run in runs for name in flatten(run.spec))
-        return cls([run.id for run in runs], frozenset(metrics), list(fields))
+        """The fields in which the runs differ come first: those make more than one group."""
+        specs = [flatten(run.spec) for run in runs]
+        names = dict.fromkeys(name for spec in specs for name in spec)
+        fields = {name: [spec.get(name) for spec in specs] for name in names}
+        in_order = sorted(
+            fields, key=lambda name: all(same(value, fields[name][0]) for value in fields[name])
+        )
+        return cls([run.id for run in runs], frozenset(metrics), {name: fields[name] for name in in_order})
 
 
 @dataclass(frozen=True)
@@ -76,20 +84,22 @@ class View:
     find: str = ""  # a part of the names of metrics to show
     closed: tuple[str, ...] = ()  # groups of charts that are folded away
     notices: tuple[str, ...] = ()
+    known: Known = field(default_factory=Known, compare=False, repr=False)
 
     def as_data(self) -> dict[str, Any]:
         """For the scripts, as JSON."""
-        return {name: value for name, value in asdict(self).items() if name != "notices"}
+        return {name: value for name, value in asdict(self).items() if name not in ("notices", "known")}
 
 
 def read_view(query: QueryParams, known: Known, also: Collection[str] = ()) -> View:
     """The view that an address asks for, as far as `known` allows; `also` names the page's other parameters."""
     reader = _Reader(query, known)
+    group = reader.fields()
     return View(
-        x=reader.choice("x", get_args(Axis), "step"),
+        x=reader.axis(grouped=bool(group)),
         y=reader.metrics("y", fall_back=True),
         smooth=reader.smooth(),
-        group=reader.fields(),
+        group=group,
         band=reader.choice("band", get_args(Band), "std"),
         members=reader.flag("members"),
         log=reader.metrics("log"),
@@ -103,12 +113,26 @@ def read_view(query: QueryParams, known: Known, also: Collection[str] = ()) -> V
         find=query.get("find", "")[:SHOWN_LENGTH],
         closed=reader.texts("closed"),
         notices=(*reader.notices, *_unknown_names(query, also)),
+        known=known,
     )
 
 
 def chart_data(view: View, runs: list[dict[str, Any]], *, single: bool = False) -> dict[str, Any]:
     """What the scripts draw from: `runs` as app.web.rows.chart_facts has them; `single` on a run's own page."""
-    return {"runs": runs, "view": view.as_data(), "single": single}
+    return {"runs": runs, "view": view.as_data(), "single": single, "fields": _fields(view.known)}
+
+
+def _fields(known: Known) -> list[dict[str, Any]]:
+    """What runs can be grouped by: title, a value a run as the API has it, and how people read it."""
+    return [
+        {"name": name, "title": field_title(name), "values": values, "texts": _texts(name, values)}
+        for name, values in known.fields.items()
+        if not any(isinstance(value, list) for value in values)
+    ]
+
+
+def _texts(name: str, values: Sequence[Any]) -> list[str]:
+    return [formats.DASH if value is None else field_value(name, value) for value in values]
 
 
 def _unknown_names(query: QueryParams, also: Collection[str]) -> Iterable[str]:
@@ -140,6 +164,15 @@ class _Reader:
         )
         self._say(sentence, value=text, name=name, choices=", ".join(allowed), default=default)
         return default
+
+    def axis(self, grouped: bool) -> Axis:
+        axis: Axis = self.choice("x", get_args(Axis), "step")
+        if grouped and axis == "time":
+            self._say(
+                _("Clock times of several runs have no mean; grouped runs are drawn over the elapsed time.")
+            )
+            return "elapsed"
+        return axis
 
     def flag(self, name: str) -> bool:
         text = self.query.get(name, "")
@@ -193,10 +226,10 @@ class _Reader:
         asked = self.texts("group")
         if not self.known.runs:
             return asked
-        for field in asked:
-            if field not in self.known.fields:
-                self._say(_("None of these runs has a setting “{field}” to group by: ignored."), field=field)
-        return tuple(field for field in asked if field in self.known.fields)
+        for name in asked:
+            if name not in self.known.fields:
+                self._say(_("None of these runs has a setting “{field}” to group by: ignored."), field=name)
+        return tuple(name for name in asked if name in self.known.fields)
 
     def hidden(self) -> tuple[str, ...]:
         if self.query.get("hide") and self.query.get("only"):

@@ -1,178 +1,300 @@
-// One chart: its frame, its legend, its note, and Plotly inside. Drawn at most a few times a second.
+// One chart: its frame (a template of the page), its states, and Plotly inside while it is near the screen.
 
-import { rawX } from "./axes.js";
-import { count, fill } from "./format.js";
+import { isLogX, rawRange } from "./axes.js";
+import { chanceLevel, heightOf, hintOf, kindOf, legendName, noteOf, summaryOf } from "./captions.js";
+import { fill } from "./format.js";
+import { groupLines, isSmoothed, runLines } from "./lines.js";
 import { layoutOf } from "./layout.js";
-import { merged, tracesOf } from "./traces.js";
+import { Overlay } from "./overlay.js";
+import { memberTrace, tracesOf } from "./traces.js";
+import { setView, toggled, view } from "./view.js";
 import { words } from "./words.js";
 
-const CONFIG = { displayModeBar: false, responsive: false, doubleClick: "autosize", showTips: false };
-const STUCK_STEPS = 150;
+const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false, scrollZoom: false };
+const FINE_MS = 150; // a zoom has to stand still for this long before its window is read
+const MOST_MEMBERS = 60;
 
-function make(tag, name, text = "") {
-  const element = document.createElement(tag);
-  element.className = name;
-  element.textContent = text;
-  return element;
+export class Chart {
+  // `page` is what all charts share: {store, groups, grouping, tokens(), single, nameOf, dragmode(), plan(chart), moved(chart, window)}.
+  constructor(title, metrics, page) {
+    Object.assign(this, { title, metrics, page, near: false, drawn: false, dragging: false, lines: [] });
+    this.frame = document.querySelector("[data-chart-template]").content.firstElementChild.cloneNode(true);
+    const part = (name) => this.frame.querySelector(`[data-part="${name}"]`);
+    this.parts = Object.fromEntries(["title", "note", "legend", "plot", "overlay", "tip", "state", "hint", "summary", "told"].map((name) => [name, part(name)]));
+    this.parts.title.textContent = title;
+    this.plot = this.parts.plot;
+    this.plot.setAttribute("aria-label", fill(words.chart_label, { title }));
+    this.overlay = new Overlay(this);
+    this.frame.querySelector('[data-act="retry"]').addEventListener("click", () => this.want(true));
+    new ResizeObserver(() => this.drawn && !this.dragging && this.near && this.resize()).observe(this.plot);
+  }
+
+  get kind() {
+    return kindOf(this.metrics);
+  }
+
+  get log() {
+    return this.metrics.some((metric) => view.log.includes(metric));
+  }
+
+  resize() {
+    window.Plotly.Plots.resize(this.plot);
+  }
+
+  // The window of y that was chosen by hand.
+  get chosenHeight() {
+    const prefix = `${this.metrics[0]},`;
+    const text = view.ylim.find((one) => one.startsWith(prefix));
+    return text ? text.slice(prefix.length).split(",").map(Number) : null;
+  }
+
+  chooseHeight(range) {
+    const others = view.ylim.filter((one) => !one.startsWith(`${this.metrics[0]},`));
+    const digits = (end) => Number(end.toPrecision(7));
+    setView({ ylim: range ? [...others, `${this.metrics[0]},${range.map(digits).join(",")}`] : others });
+  }
+
+  // -- points --------------------------------------------------------------------------------------------------------
+
+  // Asks for the points that this chart needs now; drawing follows when they are here.
+  want(again = false) {
+    const { store } = this.page;
+    if (again) store.retry(this.metrics);
+    if (view.group.length) this.wantGroups(this.metrics, again);
+    if (!view.group.length || view.members) {
+      store.want(this.metrics);
+      const reduced = this.metrics.filter((metric) => isSmoothed(metric) && this.isReduced(metric));
+      if (reduced.length && !view.group.length) store.want(reduced, view.smooth);
+      this.wantWindow(this.window);
+    }
+    this.page.plan(this);
+  }
+
+  wantGroups(metrics, again) {
+    for (const metric of metrics) this.page.groups.want(metric, this.window, again);
+  }
+
+  get window() {
+    return view.zoom && { from: view.zoom[0], to: view.zoom[1] };
+  }
+
+  isReduced(metric) {
+    const layer = this.page.store.layer(metric);
+    return layer.state === "ready" && [...layer.series.values()].some((one) => one.returned < one.total);
+  }
+
+  // The zoomed window again, at the full number of points; what is on its way for another window is dropped.
+  wantWindow(window) {
+    const key = JSON.stringify([window, view.smooth, view.x]);
+    const ready = this.metrics.every((metric) => this.page.store.state(metric) === "ready");
+    if (!ready || key === this.fineKey) return;
+    this.fineKey = key;
+    clearTimeout(this.timer);
+    this.reading?.abort();
+    this.reading = new AbortController();
+    const { signal } = this.reading;
+    this.timer = setTimeout(() => this.readWindow(window, signal), window ? FINE_MS : 0);
+  }
+
+  async readWindow(window, signal) {
+    const { store } = this.page;
+    try {
+      for (const smooth of new Set([0, view.smooth])) {
+        const metrics = this.metrics.filter((metric) => !smooth || (isSmoothed(metric) && this.isReduced(metric)));
+        const lacking = metrics.filter((metric) => !window || !store.hasWindow(metric, smooth, window));
+        if (lacking.length) await store.readWindow(lacking, smooth, window, signal);
+      }
+      this.page.plan(this);
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      this.fineKey = null;
+      this.parts.note.textContent = words.unreachable;
+    }
+  }
+
+  // loading, failed, empty or ready
+  get state() {
+    const { store, groups } = this.page;
+    const states = this.metrics.map((metric) => (view.group.length ? groups : store).state(metric));
+    if (states.every((state) => state === "failed")) return "failed";
+    if (states.some((state) => state === "ready")) return this.lines.some((line) => line.x.length) ? "ready" : "empty";
+    return "loading";
+  }
+
+  // -- drawing -------------------------------------------------------------------------------------------------------
+
+  async draw() {
+    this.lines = this.currentLines();
+    const state = this.state;
+    this.frame.dataset.state = state;
+    this.frame.setAttribute("aria-busy", String(state === "loading"));
+    this.parts.state.textContent = { failed: words.unreachable, empty: this.whyEmpty(), loading: "" }[state] ?? "";
+    this.showWords(state);
+    if (!this.near || this.dragging || state === "loading" || state === "failed") return;
+    const tokens = this.page.tokens();
+    const faint = this.metrics.length > 1;
+    const members = view.group.length && view.members ? this.memberTraces(tokens) : [];
+    const traces = [...members, ...this.lines.flatMap((line) => tracesOf(line, { faint, lines: this.lines.length }))];
+    const height = this.chosenHeight ?? heightOf(this.lines, this.log);
+    const layout = layoutOf(tokens, {
+      kind: this.kind, chance: this.chance, height: this.log && height?.[0] <= 0 ? null : height,
+      log: this.log, dragmode: this.page.dragmode(),
+    });
+    await window.Plotly.react(this.plot, traces, layout, CONFIG);
+    this.slideBack();
+    if (!this.drawn) this.listen();
+    this.drawn = true;
+    this.overlay.redraw();
+  }
+
+  currentLines() {
+    const { store, groups, grouping, single, nameOf } = this.page;
+    const tokens = this.page.tokens();
+    if (view.group.length) return groupLines(store, groups, this.metrics, { tokens, grouping });
+    return runLines(store, this.metrics, { single, tokens, nameOf: (run, metric) => nameOf(run, metric, this.metrics) });
+  }
+
+  memberTraces(tokens) {
+    const { store, single, nameOf } = this.page;
+    const colours = new Map(this.lines.flatMap((line) => line.runs.map((run) => [run, line.colour])));
+    const found = runLines(store, this.metrics, { single, tokens, nameOf: (run, metric) => nameOf(run, metric, this.metrics) });
+    return found.slice(0, MOST_MEMBERS).map((line) => memberTrace(line, colours.get(line.run.id) ?? line.colour));
+  }
+
+  showWords(state) {
+    this.chance = chanceLevel(this.lines, this.kind);
+    this.parts.note.textContent = state === "ready" ? noteOf(this.lines, this.log) : state === "loading" ? words.loading : "";
+    this.parts.summary.textContent = summaryOf(this.title, this.lines, this.kind);
+    const hint = hintOf(this.lines, this.chance, this.lines.length > 1 && this.metrics.length === 1);
+    this.parts.hint.hidden = !hint;
+    this.parts.hint.textContent = hint;
+    this.frame.querySelector('[data-act="log"]').setAttribute("aria-pressed", String(this.log));
+    this.showLegend();
+  }
+
+  whyEmpty() {
+    const lost = this.lines.length && this.lines.every((line) => line.noAxis);
+    if (lost) return fill(words.no_axis, { names: this.lines.slice(0, 3).map((line) => line.name).join(", ") });
+    return view.only.length || view.hide.length ? words.all_hidden : words.empty;
+  }
+
+  // Beside the chart, so that no label covers a point. On a comparison the runs have one legend for all charts.
+  showLegend() {
+    const named = this.page.single && this.lines.length > 1 ? this.lines : [];
+    const key = JSON.stringify([named.map((line) => [legendName(line), line.colour]), this.chance?.value]);
+    if (key === this.legendKey) return;
+    this.legendKey = key;
+    const items = named.map((line) => legendItem(`run-colour-${line.colourIndex}`, legendName(line), line.validation ? "5 3" : null));
+    if (this.chance) {
+      const text = fill(words.chance, { classes: this.chance.classes, value: this.chance.value.toFixed(3) });
+      items.push(legendItem("legend-chance", text, "1.5 2.5"));
+    }
+    this.parts.legend.hidden = !items.length;
+    this.parts.legend.replaceChildren(...items);
+  }
+
+  // Near the screen it is drawn.
+  enter() {
+    this.near = true;
+    this.want();
+  }
+
+  // What the crosshair says, aloud: the arrow keys moved it.
+  tell() {
+    this.parts.told.textContent = [...this.parts.tip.children].map((row) => row.textContent).join("; ");
+  }
+
+  // Far from the screen a chart keeps its place and its points, and gives its picture back.
+  leave() {
+    this.near = false;
+    if (!this.drawn) return;
+    this.overlay.hide();
+    window.Plotly.purge(this.plot);
+    this.drawn = false;
+  }
+
+  // -- zoom ----------------------------------------------------------------------------------------------------------
+
+  listen() {
+    this.plot.on("plotly_relayouting", (change) => {
+      this.dragging = true;
+      this.overlay.hide();
+      if (change["xaxis.range[0]"] !== undefined) this.page.moved(this, this.rangeNow());
+    });
+    this.plot.on("plotly_relayout", (change) => this.onRelayout(change));
+    this.plot.on("plotly_doubleclick", () => this.resetZoom());
+  }
+
+  rangeNow() {
+    const { range } = this.plot._fullLayout.xaxis;
+    return rawRange(view.x, isLogX(view), range);
+  }
+
+  onRelayout(change) {
+    this.dragging = false;
+    const sideways = change["xaxis.range[0]"] !== undefined;
+    const upwards = change["yaxis.range[0]"] !== undefined;
+    if (upwards && (!this.panned || this.chosenHeight)) {
+      const { range } = this.plot._fullLayout.yaxis;
+      this.chooseHeight(this.log ? range.map((end) => 10 ** end) : range);
+    }
+    if (sideways) setView({ zoom: this.rangeNow() });
+    if (sideways || upwards) this.page.plan(this);
+  }
+
+  resetZoom() {
+    this.dragging = false;
+    this.chooseHeight(null);
+    setView({ zoom: null });
+    this.page.plan(this);
+  }
+
+  toggleLog() {
+    let log = view.log;
+    const on = !this.log;
+    for (const metric of this.metrics) log = toggled(log, metric, on);
+    setView({ log });
+    this.chooseHeight(null);
+  }
+
+  // While another chart is dragged: the lines move, nothing is computed anew. The axis follows when the drag ends.
+  slide(window) {
+    if (!this.drawn) return;
+    const axis = this.plot._fullLayout.xaxis;
+    const [left, right] = window.map((x) => axis.d2p(axis.type === "date" ? x * 1000 - new Date(x * 1000).getTimezoneOffset() * 60_000 : x));
+    const scale = axis._length / (right - left);
+    const move = `translate(${-left * scale} 0) scale(${scale} 1)`;
+    if (!Number.isFinite(scale)) return;
+    for (const layer of this.plot.querySelectorAll(".cartesianlayer .plot > .scatterlayer")) layer.setAttribute("transform", move);
+    this.slid = true;
+  }
+
+  slideBack() {
+    if (!this.slid) return;
+    for (const layer of this.plot.querySelectorAll(".cartesianlayer .plot > .scatterlayer")) layer.removeAttribute("transform");
+    this.slid = false;
+  }
 }
 
 function legendItem(name, text, dashes) {
-  const item = make("li", name);
+  const item = document.createElement("li");
+  item.className = name;
+  const bdi = document.createElement("bdi");
+  bdi.textContent = text;
+  item.append(lineMark(dashes), bdi);
+  return item;
+}
+
+// A short piece of the line, as a key; its colour is the element's.
+export function lineMark(dashes) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  svg.setAttribute("viewBox", "0 0 22 8");
+  svg.setAttribute("aria-hidden", "true");
   path.setAttribute("d", "M1 4H21");
   path.setAttribute("stroke", "currentColor");
   path.setAttribute("stroke-width", "2");
   if (dashes) path.setAttribute("stroke-dasharray", dashes);
   svg.append(path);
-  item.append(svg, make("bdi", "", text));
-  return item;
-}
-
-export class Chart {
-  // `lines` gives [{run, metric, name, colour}] as they are now; `metrics` names what is drawn here.
-  constructor(parent, { title, metrics, lines, store, look }) {
-    Object.assign(this, { title, metrics, lines, store, look });
-    this.fine = new Map();
-    this.window = null;
-    this.height = null;
-    this.frame = make("article", "chart");
-    this.frame.setAttribute("aria-label", title);
-    const head = make("div", "chart-head");
-    this.note = make("span", "chart-note", words.loading);
-    head.append(make("h2", "", title), this.note);
-    this.legend = make("ul", "legend");
-    this.hint = make("p", "chart-hint");
-    this.hint.hidden = true;
-    this.plot = make("div", "chart-plot");
-    this.frame.append(head, this.legend, this.plot, this.hint);
-    parent.append(this.frame);
-    new ResizeObserver(() => this.drawn && window.Plotly.Plots.resize(this.plot)).observe(this.plot);
-  }
-
-  series() {
-    return this.lines(this.metrics).flatMap((line) => {
-      const one = this.store.get(line.run.id, line.metric);
-      return one ? [{ line, one: merged(one, this.fine.get(`${line.run.id}\n${line.metric}`)), whole: one }] : [];
-    });
-  }
-
-  async draw(tokens) {
-    const found = this.series();
-    const look = { ...this.look(), accuracy: this.metrics.every((metric) => metric.endsWith("accuracy")) };
-    look.faint = this.metrics.length > 1;
-    look.fromZero = this.metrics.includes("train/lr");
-    const traces = found.flatMap(({ line, one }) => tracesOf(one, line, look));
-    const chance = this.chanceLevel(found);
-    const layout = layoutOf(tokens, look, chance, this.heightOf(found));
-    await window.Plotly.react(this.plot, traces, layout, CONFIG);
-    if (!this.drawn) {
-      this.drawn = true;
-      this.plot.on("plotly_relayout", (change) => this.onZoom(change));
-    }
-    this.showLegend(found, chance);
-    this.showNote(found);
-    this.showHint(found, chance);
-  }
-
-  // The ends of y: as zoomed by hand, or what the zoomed window holds; null leaves it to Plotly.
-  heightOf(found) {
-    if (this.height || !this.window) return this.height;
-    const { from, to } = this.window;
-    let [low, high] = [Infinity, -Infinity];
-    for (const { one } of found) {
-      for (let i = 0; i < one.x.length; i++) {
-        if (one.x[i] < from || one.x[i] > to || !Number.isFinite(one.value[i])) continue;
-        low = Math.min(low, one.value[i]);
-        high = Math.max(high, one.value[i]);
-      }
-    }
-    if (low > high) return null;
-    const margin = (high - low || Math.abs(high) || 1) * 0.06;
-    return [low - margin, high + margin];
-  }
-
-  // ln(classes), where the curves come near it; guessing among ten classes costs ln 10.
-  chanceLevel(found) {
-    const classes = found[0]?.line.run.classes;
-    if (!classes || !this.metrics.every((metric) => metric.endsWith("loss"))) return null;
-    const value = Math.log(classes);
-    const near = found.some(({ one }) => one.value.some((loss) => loss > 0.75 * value));
-    return near ? { classes, value } : null;
-  }
-
-  // Named lines, and the level of chance; beside the chart, so that no label covers a point.
-  showLegend(found, chance) {
-    const named = found.length > 1 && found.length <= 12 ? found : [];
-    const key = [...named.map(({ line }) => line.name + line.colour), chance?.value].join("|");
-    this.legend.hidden = !named.length && !chance;
-    if (key === this.legendKey) return;
-    this.legendKey = key;
-    const items = named.map(({ line }) =>
-      legendItem(`run-colour-${line.run.colour}`, line.name, line.metric.startsWith("val/") ? "5 3" : null),
-    );
-    if (chance) {
-      const text = fill(words.chance, { classes: chance.classes, value: chance.value.toFixed(3) });
-      items.push(legendItem("legend-chance", text, "1.5 2.5"));
-    }
-    this.legend.replaceChildren(...items);
-  }
-
-  showNote(found) {
-    const lost = found.filter(({ one }) => one.noAxis).map(({ line }) => line.name);
-    const shown = found.reduce((sum, { one }) => sum + one.step.length, 0);
-    const total = found.reduce((sum, { whole }) => sum + whole.total, 0);
-    const text = shown < total ? words.points_reduced : words.points_all;
-    const parts = [fill(text, { shown: count(shown), total: count(total) })];
-    if (this.window) parts.unshift(words.zoomed);
-    if (lost.length) parts.unshift(fill(words.no_axis, { names: lost.join(", ") }));
-    this.note.textContent = parts.join(" · ");
-  }
-
-  showHint(found, chance) {
-    const stuck = found.filter(({ line, one }) => {
-      if (!chance || line.metric !== "train/loss" || (one.step.at(-1) ?? 0) < STUCK_STEPS) return false;
-      const last = one.value.slice(-50);
-      const mean = last.reduce((sum, value) => sum + value, 0) / last.length;
-      return Math.abs(mean - chance.value) < 0.02 * chance.value;
-    });
-    const names = this.metrics.length > 1 || found.length < 2 ? "" : `${stuck.map(({ line }) => line.name).join(", ")}: `;
-    this.hint.hidden = stuck.length === 0;
-    this.hint.textContent = names + words.stuck;
-  }
-
-  onZoom(change) {
-    if (change["yaxis.range[0]"] !== undefined) this.height = [...this.plot.layout.yaxis.range];
-    else if (change["xaxis.range[0]"] !== undefined) this.height = null;
-    if (change["xaxis.autorange"]) {
-      this.forgetZoom();
-      this.changed();
-    } else if (change["xaxis.range[0]"] !== undefined || change["xaxis.range"]) {
-      const ends = this.plot.layout.xaxis.range.map((x) => rawX(this.look().axis, x));
-      this.window = { from: Math.min(...ends), to: Math.max(...ends) };
-      clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.readWindow(this.window), 120);
-    }
-  }
-
-  // The zoomed window again, at the full number of points.
-  async readWindow(asked) {
-    const ids = [...new Set(this.lines(this.metrics).map((line) => line.run.id))];
-    try {
-      const answer = await this.store.read(ids, this.metrics, asked);
-      if (asked !== this.window) return;
-      this.fine = new Map(
-        answer.map((one) => [`${one.run}\n${one.metric}`, { ...one, value: one.value.map(Number) }]),
-      );
-      this.changed();
-    } catch {
-      this.note.textContent = words.unreachable;
-    }
-  }
-
-  forgetZoom() {
-    this.window = null;
-    this.height = null;
-    this.fine.clear();
-  }
+  return svg;
 }

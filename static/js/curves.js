@@ -1,178 +1,163 @@
-// The charts of a run or of a comparison: which there are, live points, the x axis and the smoothing in the URL.
+// The charts of a run or of a comparison: puts the parts together. What is shown is the view (view.js), the points are the
+// store's, live ones come by the stream; a change of either plans the charts that it touches (pace.js).
 
-import { Chart } from "./chart.js";
+import "./menus.js";
+import { saveError, savePicture, saveTable } from "./download.js";
+import { Full } from "./full.js";
+import { Grid } from "./grid.js";
+import { Grouping } from "./grouping.js";
+import { Groups } from "./groups.js";
+import { Hover } from "./hover.js";
+import { attachKeys } from "./chartkeys.js";
+import { Legend } from "./legend.js";
+import { Pace } from "./pace.js";
 import { pageData, refreshFragments } from "./page.js";
 import { showRun, stateKey } from "./runview.js";
+import { Status } from "./status.js";
 import { Store } from "./store.js";
 import { openStream } from "./stream.js";
 import { readTokens } from "./tokens.js";
+import { Toolbar } from "./toolbar.js";
+import { attachTouch, isTouch } from "./touch.js";
+import { setView, toggled, view } from "./view.js";
 import { words } from "./words.js";
 
-const FIRST = ["train/loss", "val/loss", "train/accuracy", "val/accuracy"];
-const LAST = ["train/lr"];
-const DRAW_MS = 200;
-
-const { runs, single } = pageData();
-const place = document.querySelector("[data-charts]");
-const form = document.querySelector("[data-axis-form]");
-const choice = (name) => new FormData(form).get(name);
-
-const charts = new Map();
-const dirty = new Set();
+const { runs, single, fields } = pageData();
+const grouping = new Grouping(fields, runs);
 const keys = new Map(runs.map((run) => [run.id, null]));
+const pace = new Pace();
 let tokens = readTokens();
-let drawnAt = 0;
-let asked = false;
 
-const store = new Store(runs, choice("x"), (metric) => {
-  dirty.add(groupOf(metric));
-  plan();
-});
-const look = () => ({ axis: store.axis, smooth: Number(choice("smooth")) });
-
-// On a run's own page training and validation share a chart; a comparison has one chart a metric.
-function groupOf(metric) {
-  const match = single && /^(?:train|val|test)\/(.+)$/.exec(metric);
-  return match && metric !== "train/lr" ? match[1] : metric;
-}
-
-function rank(group) {
-  const order = single ? ["loss", "accuracy"] : FIRST;
-  if (order.includes(group)) return order.indexOf(group);
-  if (LAST.includes(group)) return 1000;
-  return group.startsWith("system/") ? 2000 : 500;
-}
-
-function linesOf(metrics) {
-  return [...store.runs.values()].flatMap((run) =>
-    metrics.map((metric) => ({ run, metric, name: nameOf(run, metric, metrics), colour: tokens.runs[run.colour] })),
-  );
-}
+const store = new Store(runs, changed);
+const groups = new Groups(store, changed);
+const status = new Status(store);
+const page = {
+  store, groups, grouping, single,
+  tokens: () => tokens,
+  nameOf,
+  plan: (chart, now) => pace.plan(chart, now),
+  moved: (source, window) => grid.near.forEach((chart) => chart !== source && chart.slide(window)),
+  dragmode: () => (isTouch() ? false : toolbar.dragmode()),
+  dragChanged: () => grid.near.forEach((chart) => pace.plan(chart, true)),
+};
+const grid = new Grid(page, equip);
+const hover = new Hover(() => grid.near);
+const legend = single ? null : new Legend(page, (marked) => grid.near.forEach((chart) => chart.overlay.mark(marked)));
+const toolbar = new Toolbar(page);
+const full = new Full(() => [...grid.charts.values()]);
 
 function nameOf(run, metric, metrics) {
   if (!single) return run.label;
-  if (groupOf(metric) === metric) return words[metric] ?? metric;
+  if (metrics.length === 1 && grid.chartOf(metric) === metric) return words[metric] ?? metric;
   return metric.startsWith("train/") ? words.training : metric.startsWith("val/") ? words.validation : metric;
 }
 
-// Adds charts for metrics that are new, in their place.
-function addCharts() {
-  const groups = new Map();
-  for (const metric of [...store.metrics].sort()) {
-    const group = groupOf(metric);
-    groups.set(group, [...(groups.get(group) ?? []), metric]);
-  }
-  const sorted = [...groups].sort(([a], [b]) => rank(a) - rank(b) || a.localeCompare(b));
-  for (const [group, metrics] of sorted) {
-    const chart = charts.get(group) ?? new Chart(place, {
-      title: words[group] ?? group, metrics, lines: linesOf, store, look,
-    });
-    chart.metrics = metrics;
-    chart.frame.classList.toggle("chart-small", rank(group) >= 500);
-    chart.changed = () => {
-      dirty.add(group);
-      plan();
-    };
-    charts.set(group, chart);
-    place.append(chart.frame);
-  }
-  place.querySelector(":scope > p")?.remove();
-  if (!charts.size) {
-    const empty = document.createElement("p");
-    const over = runs.every((run) => ["finished", "failed", "canceled"].includes(run.state));
-    empty.textContent = over ? words.nothing : words.empty;
-    place.append(empty);
-  }
+function equip(chart) {
+  const actions = {
+    full: () => full.toggle(chart),
+    log: () => chart.toggleLog(),
+    reset: () => chart.resetZoom(),
+    png: () => savePicture(chart, "png").catch(() => saveError(chart)),
+    svg: () => savePicture(chart, "svg").catch(() => saveError(chart)),
+    csv: () => saveTable(chart, false),
+    "csv-window": () => saveTable(chart, true),
+    hide: () => hideChart(chart),
+  };
+  chart.frame.addEventListener("click", (event) => {
+    const act = event.target.closest("[data-act]")?.dataset.act;
+    actions[act]?.();
+    const menu = event.target.closest("details.menu");
+    if (actions[act] && menu) menu.open = false;
+  });
+  hover.attach(chart);
+  attachKeys(chart, hover, full);
+  attachTouch(chart, hover);
 }
 
-function plan() {
-  if (asked) return;
-  asked = true;
-  setTimeout(() => requestAnimationFrame(draw), Math.max(0, drawnAt + DRAW_MS - performance.now()));
+function hideChart(chart) {
+  let y = view.y.length ? view.y : [...store.metrics];
+  for (const metric of chart.metrics) y = toggled(y, metric, false);
+  setView({ y });
 }
 
-async function draw() {
-  if ([...dirty].some((group) => !charts.has(group)) || [...store.metrics].some((m) => !charts.has(groupOf(m)))) addCharts();
-  for (const [group, chart] of charts) {
-    const metrics = [...store.metrics].filter((metric) => groupOf(metric) === group).sort();
-    if (metrics.length !== chart.metrics.length) chart.metrics = metrics;
+// Points of a metric, or the state of reading them, have changed.
+function changed(metric) {
+  const name = grid.chartOf(metric);
+  if (!grid.charts.has(name) || !grid.charts.get(name).metrics.includes(metric)) {
+    grid.arrange();
+    toolbar.show();
+    full.follow();
   }
-  const now = [...dirty];
-  dirty.clear();
-  for (const group of now) await charts.get(group)?.draw(tokens);
-  drawnAt = performance.now();
-  asked = false;
-  if (dirty.size) plan();
+  const chart = grid.charts.get(name);
+  if (!chart?.near) return;
+  if (view.group.length) groups.refreshSoon(metric, () => chart.wantGroups([metric], true));
+  chart.want();
+  legend?.show();
 }
 
-function drawAll() {
-  for (const group of charts.keys()) dirty.add(group);
-  plan();
-}
+const LAYOUT = ["y", "find", "closed"];
 
-function keepInUrl() {
-  const url = new URL(location.href);
-  for (const [name, usual] of [["x", "step"], ["smooth", "0"]]) {
-    if (choice(name) === usual) url.searchParams.delete(name);
-    else url.searchParams.set(name, choice(name));
+document.addEventListener("viewchange", ({ detail }) => {
+  if (detail.has("x")) {
+    store.clear();
+    groups.found.clear();
   }
-  history.replaceState(null, "", url);
-}
-
-form.addEventListener("change", async (event) => {
-  keepInUrl();
-  if (event.target.name !== "x") {
-    drawAll();
-    return;
-  }
-  for (const chart of charts.values()) chart.forgetZoom();
-  try {
-    await store.setAxis(choice("x"));
-  } catch {
-    // the next event or choice asks again
-  }
-  drawAll();
+  if (LAYOUT.some((name) => detail.has(name))) grid.arrange();
+  if (detail.has("full")) full.follow();
+  toolbar.show();
+  legend?.show();
+  if ([...detail].every((name) => [...LAYOUT, "full", "baseline"].includes(name))) return;
+  pace.rest = 0;
+  for (const chart of grid.near) chart.want();
 });
-form.addEventListener("submit", (event) => event.preventDefault());
+
 document.addEventListener("themechange", () => {
   tokens = readTokens();
-  drawAll();
+  for (const chart of grid.near) pace.plan(chart, true);
 });
 
 function onRun(run) {
   showRun(run);
   const mine = store.runs.get(run.id);
   if (!mine) return;
-  const known = Object.keys(run.summary).filter((metric) => !store.metrics.has(metric));
-  if (run.attempt !== mine.attempt || known.length) {
-    mine.attempt = run.attempt;
-    for (const metric of known) store.metrics.add(metric);
-    store.loadSoon(run.id, 0);
-  }
+  const fresh = Object.keys(run.summary).filter((metric) => !mine.metrics.includes(metric));
+  mine.metrics.push(...fresh);
+  if (run.attempt !== mine.attempt) store.reloadRun(run.id);
+  for (const metric of fresh) store.loadSoon(metric, run.id, 0);
+  for (const metric of fresh) changed(metric);
+  mine.attempt = run.attempt;
+  mine.state = run.state;
   mine.steps_per_epoch = run.steps_per_epoch ?? mine.steps_per_epoch;
   if (run.started_at) mine.began = Date.parse(run.started_at) / 1000;
+  status.show();
   const key = stateKey(run);
   if (keys.get(run.id) !== null && keys.get(run.id) !== key) refreshFragments();
   keys.set(run.id, key);
 }
 
-async function begin() {
-  addCharts();
-  try {
-    await store.load();
-  } catch {
-    for (const id of store.runs.keys()) store.loadSoon(id, 2000);
-  }
-  openStream([...store.runs.keys()], store.cursors, {
-    open: (again) => again && refreshFragments(),
-    run: onRun,
-    points: ({ series }) => store.add(series),
-    resync: ({ run }) => store.loadSoon(run, 0),
-    gone: ({ run }) => {
-      store.forget(run);
-      refreshFragments();
-    },
-  });
-}
-
-begin();
+grid.arrange();
+legend?.show();
+toolbar.show();
+full.follow();
+status.show();
+openStream([...store.runs.keys()], Object.fromEntries(runs.map((run) => [run.id, run.seq])), {
+  state: (state) => status.connection(state),
+  open: (again) => {
+    if (!again) return;
+    refreshFragments();
+    for (const chart of grid.near) chart.want(true);
+  },
+  run: onRun,
+  points: ({ series }) => {
+    store.add(series);
+    status.arrived();
+  },
+  resync: ({ run }) => store.reloadRun(run),
+  gone: ({ run }) => {
+    store.forget(run);
+    grid.arrange();
+    legend?.show();
+    for (const chart of grid.near) pace.plan(chart, true);
+    refreshFragments();
+  },
+});

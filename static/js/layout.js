@@ -1,12 +1,15 @@
 // The look of every chart, from the theme's tokens.
 
+import { isLogX, shownRange } from "./axes.js";
+import { view } from "./view.js";
 import { words } from "./words.js";
 
 let drawn = 0;
 
-// `height` is the range of y, or null for one that fits the points.
-export function layoutOf(tokens, look, chance, height) {
+// `height` is the range of y, or null for one that fits the points; `kind` says what the metric is.
+export function layoutOf(tokens, { kind, chance, height, log, dragmode }) {
   drawn += 1;
+  const logx = isLogX(view);
   const axis = {
     gridcolor: tokens.grid,
     linecolor: tokens["line-strong"],
@@ -15,58 +18,49 @@ export function layoutOf(tokens, look, chance, height) {
     automargin: true,
     tickfont: { size: 11, color: tokens.muted },
     exponentformat: "e",
+    uirevision: drawn, // the view says what is zoomed, not Plotly
   };
   return {
     autosize: true,
-    uirevision: look.axis, // live points must not undo a zoom
+    uirevision: drawn,
     margin: { l: 46, r: 14, t: 10, b: 36 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: tokens.font, size: 12, color: tokens.ink },
     showlegend: false,
-    hovermode: "x unified",
-    hoverdistance: 40,
-    dragmode: "zoom",
-    hoverlabel: {
-      bgcolor: tokens.surface,
-      bordercolor: tokens["line-strong"],
-      font: { size: 12, color: tokens.ink },
-      namelength: 40,
-    },
+    hovermode: false, // hover.js draws one crosshair over all charts
+    dragmode,
     xaxis: {
       ...axis,
-      type: look.axis === "time" ? "date" : "linear",
-      rangemode: look.axis === "time" ? "normal" : "tozero", // charts side by side begin at the same place
+      type: view.x === "time" ? "date" : logx ? "log" : "linear",
+      ...(view.zoom
+        ? { range: shownRange(view.x, logx, view.zoom), autorange: false }
+        : { autorange: true, rangemode: view.x === "time" ? "normal" : "tozero" }), // charts side by side begin alike
       showline: true,
       ticks: "outside",
       ticklen: 4,
       nticks: 8,
-      title: { text: words[`x_${look.axis}`], standoff: 6, font: { size: 11, color: tokens.muted } },
-      ...(look.axis === "step" || look.axis === "samples" ? { tickformat: ",~d", hoverformat: ",d" } : {}),
-      ...(look.axis === "epoch" ? { hoverformat: ".2f" } : {}),
-      ...(look.axis === "elapsed" ? { hoverformat: ".1f" } : {}),
+      title: { text: words[`x_${view.x}`], standoff: 6, font: { size: 11, color: tokens.muted } },
+      ...(!logx && ["step", "samples"].includes(view.x) ? { tickformat: ",~d" } : {}),
+      ...(logx ? { dtick: 1 } : {}),
     },
     yaxis: {
       ...axis,
+      type: log ? "log" : "linear",
       nticks: 6,
-      uirevision: drawn, // y follows the window; the chart keeps what was zoomed by hand
-      ...(height ? { range: [...height], autorange: false } : { autorange: true, rangemode: look.fromZero ? "tozero" : "normal" }),
-      ...(look.accuracy ? { tickformat: ".0~%" } : {}),
+      ...(height
+        ? { range: log ? height.map((end) => Math.log10(end)) : [...height], autorange: false }
+        : { autorange: true, rangemode: kind === "lr" ? "tozero" : "normal" }),
+      ...(kind === "accuracy" ? { tickformat: ".0~%" } : {}),
     },
     yaxis2: { overlaying: "y", range: [0, 1], fixedrange: true, visible: false, side: "right" },
-    shapes: chance
-      ? [
-          {
-            type: "line",
-            xref: "paper",
-            x0: 0,
-            x1: 1,
-            y0: chance.value,
-            y1: chance.value,
-            line: { color: tokens.muted, width: 1, dash: "dot" },
-            layer: "below",
-          },
-        ]
-      : [],
+    shapes: chance ? [chanceLine(tokens, chance.value)] : [],
+  };
+}
+
+function chanceLine(tokens, value) {
+  return {
+    type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value,
+    line: { color: tokens.muted, width: 1, dash: "dot" }, layer: "below",
   };
 }

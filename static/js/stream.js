@@ -13,11 +13,17 @@ function show(state) {
 }
 
 // Opens the stream of these runs (none: the states of all). `cursors` maps run -> the last flush that is known.
-// `handlers` has functions by event: run, points, resync, gone; and `open`, told whether it is a reconnection.
+// `handlers` has functions by event: run, points, resync, gone; `open`, told whether it is a reconnection; and `state`,
+// told "live" or "waiting".
 export function openStream(runs, cursors, handlers) {
   let source = null;
   let opened = 0;
   let last = "";
+
+  function tell(state) {
+    show(state);
+    handlers.state?.(state);
+  }
 
   function connect() {
     const query = new URLSearchParams(runs.map((run) => ["run", run]));
@@ -25,11 +31,11 @@ export function openStream(runs, cursors, handlers) {
     if (after) query.set("after", after);
     source = new EventSource(`${API}/events?${query}`);
     source.addEventListener("open", () => {
-      show("live");
+      tell("live");
       handlers.open?.(opened++ > 0);
     });
     source.addEventListener("error", () => {
-      show("waiting");
+      tell("waiting");
       if (source.readyState === EventSource.CLOSED) setTimeout(connect, 3000);
     });
     for (const name of ["run", "points", "resync", "gone"]) {

@@ -1,73 +1,91 @@
-// Series to Plotly traces: one line a run and metric, markers at the edge for what is not finite.
+// Lines to Plotly traces: a line, what was measured faint behind it, a band, and markers at the edge for what is not finite.
 
 import { shownX } from "./axes.js";
-import { smoothed } from "./smooth.js";
+import { view } from "./view.js";
 
-const isValidation = (metric) => metric.startsWith("val/") || metric.startsWith("test/");
 const EDGE = { NaN: ["x-thin", 0.97], Infinity: ["triangle-up", 0.97], "-Infinity": ["triangle-down", 0.03] };
+const FEW = 60; // points of a line that are worth a marker each
+const FEW_LINES = 12;
 
-// The coarse series with the points of a zoomed window in their place.
-export function merged(one, fine) {
-  if (!fine || !fine.x.length) return one;
-  const [low, high] = [fine.x[0], fine.x.at(-1)];
-  const pick = (name) => [
-    ...one[name].filter((_, i) => one.x[i] < low),
-    ...fine[name],
-    ...one[name].filter((_, i) => one.x[i] > high),
-  ];
-  return { ...one, step: pick("step"), x: pick("x"), value: pick("value") };
-}
-
-// `line` is {run, metric, name, colour}; `look` is {axis, smooth, overlay, accuracy, faint}.
-export function tracesOf(one, line, look) {
-  const x = one.x.map((value) => shownX(look.axis, value));
-  const validation = isValidation(line.metric);
-  const few = one.x.length <= 60;
+// SVG: with 100 lines in Chromium without a GPU, scattergl took eight times as long (benchmarks/page.py).
+export function tracesOf(line, { faint, lines }) {
   const base = {
     type: "scatter",
-    x,
     name: line.name,
-    meta: { run: line.run.id, metric: line.metric },
-    hovertemplate: look.accuracy ? "%{y:.2%}" : "%{y:.5~g}",
+    meta: { id: line.id, run: line.run.id, runs: line.runs, metric: line.metric },
+    hoverinfo: "skip",
     connectgaps: false,
+    showlegend: false,
   };
-  const y = one.value.map((value) => (Number.isFinite(value) ? value : null));
-  const style = validation
-    ? {
-        mode: few ? "lines+markers" : "lines",
-        line: { color: line.colour, width: 2, dash: "5px,3px" },
-        marker: { size: 6, color: line.colour },
-      }
-    : {
-        mode: one.x.length === 1 ? "markers" : "lines",
-        line: { color: line.colour, width: look.faint ? 1.1 : 1.4 },
-        marker: { size: 6, color: line.colour },
-      };
-  const traces = [];
-  if (look.smooth > 0 && !validation && !few && line.metric !== "train/lr") {
-    traces.push({ ...base, ...style, y, opacity: 0.22, hoverinfo: "skip", hovertemplate: null, line: { ...style.line, width: 1 } });
-    traces.push({ ...base, ...style, y: smoothed(one.step, one.value, look.smooth), line: { ...style.line, width: 2 } });
-  } else {
-    traces.push({ ...base, ...style, y, opacity: look.faint && !validation ? 0.62 : 1 });
-  }
-  return [...traces, ...oddTraces(one, line, base)];
+  const x = shown(line.x);
+  const few = line.x.length <= FEW && lines <= FEW_LINES;
+  const width = lines > FEW_LINES ? 1.1 : 1.5;
+  const main = {
+    ...base,
+    x,
+    y: finite(line.value),
+    mode: line.x.length === 1 ? "markers" : few && (line.validation || line.group) ? "lines+markers" : "lines",
+    line: { color: line.colour, width: line.raw || line.group || line.validation ? 1.8 : width, dash: line.dash },
+    marker: { size: 6, color: line.colour },
+    opacity: faint && !line.validation && !line.raw ? 0.62 : 1,
+    showlegend: true,
+  };
+  return [...bandTraces(line, base, x), ...rawTrace(line, base, width), main, ...oddTraces(line, base)];
 }
 
-function oddTraces(one, line, base) {
-  const odd = one.value.flatMap((value, i) => (Number.isFinite(value) ? [] : [i]));
+function rawTrace(line, base, width) {
+  if (!line.raw) return [];
+  return [
+    {
+      ...base,
+      x: shown(line.rawX),
+      y: finite(line.raw),
+      mode: "lines",
+      opacity: 0.22,
+      line: { color: line.colour, width: Math.min(width, 1.1), dash: line.dash },
+    },
+  ];
+}
+
+// Where one member is alone there is no spread: the band closes.
+function bandTraces(line, base, x) {
+  if (!line.low) return [];
+  const edge = { ...base, x, mode: "lines", line: { width: 0, color: line.colour } };
+  const closed = (side) => line[side].map((value, i) => (Number.isFinite(value) ? value : Number.isFinite(line.value[i]) ? line.value[i] : null));
+  return [
+    { ...edge, y: closed("low") },
+    { ...edge, y: closed("high"), fill: "tonexty", fillcolor: translucent(line.colour) },
+  ];
+}
+
+const translucent = (colour) => `rgba(${colour.match(/[\d.]+/g).slice(0, 3).join(",")},0.16)`;
+
+// A member of a group, faint behind its mean.
+export function memberTrace(line, colour) {
+  return {
+    type: "scatter", mode: "lines", x: shown(line.x), y: finite(line.value), opacity: 0.25, hoverinfo: "skip",
+    showlegend: false, connectgaps: false, line: { color: colour, width: 1 }, name: line.name,
+    meta: { id: line.id, run: line.run.id, runs: line.runs, metric: line.metric, member: true },
+  };
+}
+
+function oddTraces(line, base) {
+  const [values, xs] = line.raw ? [line.raw, line.rawX] : [line.value, line.x];
+  const odd = values.flatMap((value, i) => (Number.isFinite(value) ? [] : [i]));
   if (!odd.length) return [];
-  const kinds = odd.map((i) => EDGE[String(one.value[i])]);
+  const kinds = odd.map((i) => EDGE[String(values[i])]);
   return [
     {
       ...base,
       mode: "markers",
-      x: odd.map((i) => base.x[i]),
+      x: shown(odd.map((i) => xs[i])),
       y: kinds.map(([, y]) => y),
       yaxis: "y2",
-      text: odd.map((i) => String(one.value[i])),
-      hovertemplate: "%{text}",
-      showlegend: false,
+      text: odd.map((i) => String(values[i])),
       marker: { symbol: kinds.map(([symbol]) => symbol), size: 9, color: line.colour, line: { color: line.colour, width: 2 } },
     },
   ];
 }
+
+const shown = (column) => (view.x === "time" ? column.map((x) => shownX("time", x)) : column);
+const finite = (values) => (values.every(Number.isFinite) ? values : values.map((value) => (Number.isFinite(value) ? value : null)));
