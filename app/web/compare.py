@@ -1,9 +1,9 @@
-"""The comparison page: curves of several runs in the same charts."""
+"""The comparison page: is it fair, the curves, what the seeds show, the figures side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -12,11 +12,11 @@ from sqlmodel import Session
 from starlette.datastructures import QueryParams
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from app import listing, series
+from app import listing
 from app.compare import facts_of, judge
 from app.listing import Filter
 from app.models import Run
-from app.results import read_results
+from app.results import Result, read_results
 from app.web import sweep
 from app.web.asked import NAMES as WRONG
 from app.web.contexts import ComparePage, Pair
@@ -36,7 +36,15 @@ router = APIRouter()
 MAX_RUNS = 100
 PICKER_ROWS = 30
 MAX_PAIRS = 500
-PARAMETERS = ("experiment", "sort", "cols", "metric", "at", *sweep.PARAMETERS, *WRONG)  # beside those of app.web.view
+PARAMETERS = (
+    "experiment",
+    "sort",
+    "cols",
+    "metric",
+    "at",
+    *sweep.PARAMETERS,
+    *WRONG,
+)  # beside those of app.web.view
 
 
 @router.get("/compare", name="page_compare")
@@ -49,7 +57,8 @@ def compare_page(
     with db.read() as s:
         if experiment is not None and not run:
             return RedirectResponse(_members_url(request, s, experiment), 303)
-        return render(request, _read(request, s, list(dict.fromkeys(run))))
+        read = _read(s, [run_id for run_id in dict.fromkeys(run) if run_id], experiment)
+    return render(request, _page(request, read))  # the database is free while the statistics are worked out
 
 
 @router.get("/compare.csv", name="compare_csv")
@@ -73,20 +82,37 @@ def _members_url(request: Request, s: Session, experiment: str) -> str:
     return f"{local_url(request, 'page_compare')}?{urlencode(query)}"
 
 
-def _read(request: Request, s: Session, asked: list[str]) -> ComparePage:
+@dataclass(frozen=True)
+class _Read:
+    """What the page needs of the database. `members`: how many runs the experiment has that the address names."""
+
+    asked: list[str]
+    found: list[Run]
+    rows: list[RunRow]
+    results: dict[str, Result]
+    picker: list[RunRow]
+    members: int
+
+
+def _read(s: Session, asked: list[str], experiment: str | None) -> _Read:
     found = listing.get_runs(s, asked[:MAX_RUNS])
-    rows = make_rows(s, found, distinct=True)
+    return _Read(
+        asked=asked,
+        found=found,
+        rows=make_rows(s, found, distinct=True),
+        results=read_results(s, found),
+        picker=[] if found else make_rows(s, listing.list_runs(s, Filter(), limit=PICKER_ROWS)[0]),
+        members=listing.count_runs(s, Filter(experiment=experiment)) if experiment else 0,
+    )
+
+
+def _page(request: Request, read: _Read) -> ComparePage:
+    query, found, rows, results = request.query_params, read.found, read.rows, read.results
     names = distinct_names(rows)
-    here = [run.id for run in found]
-    lines = _chart_runs(s, found, rows)
-    metrics = [metric for line in lines for metric in line["metrics"]]
-    query = request.query_params
+    by_id = {run.id: name for run, name in zip(found, names, strict=True)}
+    metrics = {metric for result in results.values() for metric in result.metrics}
     view = read_view(query, Known.of(found, metrics), also=PARAMETERS)
     facts = [facts_of(run) for run in found]
-    results = read_results(s, found)
-    drawn = sweep.sweep_data(
-        found, rows, names, results, lambda run_id: local_url(request, "page_run", run_id=run_id)
-    )
     verdict = judge(facts, view.group)
     table = make_table(
         found,
@@ -98,14 +124,16 @@ def _read(request: Request, s: Session, asked: list[str]) -> ComparePage:
         everything=query.get("cols") == "all",
     )
     metric, at, misread = read_choice(query, list(results.values()))
-    notices = [*_too_many(s, query, asked), *table.notices, *misread]
+    drawn = sweep.sweep_data(
+        found, rows, names, results, lambda run_id: local_url(request, "page_run", run_id=run_id)
+    )
+    notices = [*_too_many(query, read), *table.notices, *misread]
     notices += sweep.apply_address(drawn, query) if drawn else []
-    by_id = dict(zip(here, names, strict=True))
     return ComparePage(
         rows=rows,
         names=names,
-        missing=[run_id[:50] for run_id in asked[:MAX_RUNS] if run_id not in here],
-        picker=[] if found else make_rows(s, listing.list_runs(s, Filter(), limit=PICKER_ROWS)[0]),
+        missing=[run_id[:50] for run_id in read.asked[:MAX_RUNS] if run_id not in by_id],
+        picker=read.picker,
         specs=make_specs(found, names, view.baseline),
         summary=table,
         csv_url=f"{local_url(request, 'compare_csv')}?{urlencode([('run', run.id) for run in found])}",
@@ -114,7 +142,7 @@ def _read(request: Request, s: Session, asked: list[str]) -> ComparePage:
         statistics=make_statistics(facts, rows, by_id, results, verdict, (metric, at), view.baseline),
         sweep=drawn,
         view=replace(view, notices=(*view.notices, *notices)),
-        data=chart_data(view, lines),
+        data=chart_data(view, _chart_runs(found, rows, names, results)),
     )
 
 
@@ -126,22 +154,20 @@ def _pairs(query: QueryParams, found: list[Run]) -> list[Pair]:
     ]
 
 
-def _too_many(s: Session, query: QueryParams, asked: list[str]) -> Iterable[str]:
-    if len(asked) > MAX_RUNS:
-        yield _("The address names {n} runs; this page shows the first {most}.").format(
-            n=len(asked), most=MAX_RUNS
-        )
-    elif experiment := query.get("experiment"):
-        total = listing.count_runs(s, Filter(experiment=experiment))
-        if total > len(asked):
-            yield _("The experiment “{name}” has {n} runs; this page shows {shown} of them.").format(
-                name=experiment[:60], n=total, shown=len(asked)
-            )
+def _too_many(query: QueryParams, read: _Read) -> Iterable[str]:
+    asked = len(read.asked)
+    if asked > MAX_RUNS:
+        text = _("The address names {n} runs; this page shows the first {most}.")
+        yield text.format(n=asked, most=MAX_RUNS)
+    elif read.members > asked:
+        text = _("The experiment “{name}” has {n} runs; this page shows {shown} of them.")
+        yield text.format(name=query.get("experiment", "")[:60], n=read.members, shown=asked)
 
 
-def _chart_runs(s: Session, found: list[Run], rows: list[RunRow]) -> list[dict[str, Any]]:
-    summaries = series.list_summaries(s, [run.id for run in found])
+def _chart_runs(
+    found: Sequence[Run], rows: Sequence[RunRow], names: Sequence[str], results: Mapping[str, Result]
+) -> list[dict[str, Any]]:
     return [
-        chart_facts(run, row, listing.summary(summaries[run.id])) | {"label": label}
-        for run, row, label in zip(found, rows, distinct_names(rows), strict=True)
+        chart_facts(run, row, results[run.id].metrics) | {"label": name}
+        for run, row, name in zip(found, rows, names, strict=True)
     ]

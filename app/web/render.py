@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, ClassVar, cast
 
 from fastapi import FastAPI, Request
@@ -14,6 +15,8 @@ from app.security import SESSION_COOKIE
 from app.settings import ROOT, Settings
 from app.web import i18n
 from app.web.words import script_words
+
+KEPT_URLS = 8_192  # a page of a hundred runs asks for hundreds, and finding a route costs about a millisecond
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,12 @@ def make_environment(app: FastAPI) -> Environment:
     translate.install_gettext_callables(i18n._, i18n.ngettext, newstyle=False)
     prefix = app.root_path.rstrip("/")
 
+    @lru_cache(maxsize=KEPT_URLS)
+    def path_of(route: str, params: tuple[tuple[str, Any], ...]) -> str:
+        return prefix + str(app.url_path_for(route, **dict(params)))
+
     def url_for(route: str, /, **params: Any) -> str:
-        return prefix + str(app.url_path_for(route, **params))
+        return path_of(route, tuple(params.items()))
 
     environment.globals["url_for"] = url_for
     return environment
@@ -112,5 +119,4 @@ def app_settings(request: Request) -> Settings:
 
 def local_url(request: Request, route: str, /, **params: Any) -> str:
     """The path of a route, with the proxy's prefix."""
-    prefix = cast(str, request.app.root_path).rstrip("/")
-    return prefix + str(request.app.url_path_for(route, **params))
+    return cast(str, request.app.state.templates.globals["url_for"](route, **params))

@@ -136,7 +136,7 @@ def _metric_column(metric: str, results: Sequence[Result]) -> dict[str, Any]:
     title = _("{metric}, best").format(metric=metric_title(metric))
     column = _column(f"result:{metric}", title, [point.value if point else None for point in best])
     share = is_share(metric, [summary for summary in summaries if summary is not None])
-    return column | {"share": share, "better": direction_of(metric)}
+    return column | {"share": share, "better": direction_of(metric), "log": column["log"] and not share}
 
 
 def _float(value: int | None) -> float | None:
