@@ -42,7 +42,9 @@ Tags = Annotated[list[Tag], Field(max_length=32)]
 MetricName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ ./:@()%+-]*$", max_length=200)
 ]
-Step = Annotated[int, Field(ge=0, le=2**53)]
+MAX_STEP = 2**53
+MAX_TIME = 1e11  # Unix seconds
+Step = Annotated[int, Field(ge=0, le=MAX_STEP)]
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]
 MAX_BATCH = 500_000
 
@@ -107,7 +109,7 @@ class MetricsBody(Body):
         None, description="An id of your choice; a batch that was taken already changes nothing."
     )
     step: list[Step] = Field(min_length=1, max_length=MAX_BATCH)
-    time: list[Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]] | None = None
+    time: list[Annotated[float, Field(ge=0, le=MAX_TIME, allow_inf_nan=False)]] | None = None
     values: dict[MetricName, list[float | NonFinite | None]] = Field(min_length=1, max_length=500)
 
     @model_validator(mode="after")

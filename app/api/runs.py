@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from itertools import product
 from typing import Annotated, Any
 
@@ -11,8 +10,8 @@ import numpy as np
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import ValidationError
 
-from app import listing, query, runs, series, submit
-from app.api.bodies import EditBody, ExperimentBody, FinishBody, MetricsBody, RunBody
+from app import listing, query, runs, submit
+from app.api.bodies import EditBody, ExperimentBody, FinishBody, RunBody
 from app.api.deps import AppSettings, Briefs, Db
 from app.errors import Invalid
 from app.listing import Filter
@@ -180,27 +179,3 @@ def clone_run(run_id: str, db: Db, settings: AppSettings) -> Json:
 def finish_run(run_id: str, body: FinishBody, db: Db) -> Json:
     with db.begin() as s:
         return detail(s, runs.finish_external(s, run_id, body.state, body.error))
-
-
-@external.post("/runs/{run_id}/metrics", summary="Send points of an external run")
-def append_metrics(run_id: str, body: MetricsBody, db: Db) -> Json:
-    """Any order of steps; of points at one step the last written wins; a repeated `batch` changes nothing."""
-    points = _blocks(body)
-    with db.begin() as s:
-        cursor, written = runs.append_external(s, run_id, body.batch, points)
-    count = sum(len(block.steps) for block in points.values())
-    return {"run": run_id, "cursor": cursor, "written": count if written else 0, "duplicate": not written}
-
-
-def _blocks(body: MetricsBody) -> dict[str, series.Block]:
-    steps = np.asarray(body.step, np.int64)
-    times = np.full(len(steps), time.time()) if body.time is None else np.asarray(body.time, np.float64)
-    blocks = {}
-    for metric, column in body.values.items():
-        values = np.asarray([np.nan if value is None else float(value) for value in column])
-        given = np.asarray([value is not None for value in column])
-        if given.any():
-            blocks[metric] = series.make_block(steps[given], times[given], values[given])
-    if not blocks:
-        raise Invalid("every value is null; send at least one number", "values")
-    return blocks
