@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from playwright.sync_api import Browser, Page, expect
 
 from app import mistakes, runs, series
 from app.artifacts import LABELS, PREDICTIONS, NewArtifact
@@ -27,6 +29,7 @@ from app.runs import NewRun
 from app.settings import Settings
 from ml.spec import RunSpec
 from tests import processes
+from tests.browser import NoChromium, chromium
 
 Ints = NDArray[np.int64]
 Json = dict[str, Any]
@@ -301,3 +304,161 @@ def test_validation_images_are_served_as_png_and_kept_by_the_browser(yard: Yard)
         (f"{DIGEST}/1e3.png", 422),
     ):
         yard.get(f"/api/v1/validation/{path}", status)
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def html(yard: Yard, path: str, status: int = 200) -> str:
+    answer = httpx.get(yard.url + path, headers={"accept": "text/html"}, trust_env=False, timeout=20)
+    assert answer.status_code == status, answer.text
+    return answer.text
+
+
+def test_the_page_works_without_scripts_and_forgives_a_hand_edited_address(yard: Yard) -> None:
+    a, b = yard.run("LeNet", {1: answers(3, 14), 2: answers(3)}), yard.run("ResNet", {1: answers(14)})
+    page = html(yard, f"/wrong?run={a}&run={b}&run=gone")
+    assert "99.00 % of 100 images right, epoch 2" in page
+    assert "gone" in page
+    assert page.count('<figure class="matrix">') == 3
+    assert page.count('<li class="picture">') == 2
+    assert "style=" not in page.split("<main")[1]
+    odd = "wrong_at=soon&wrong_a=nobody&wrong_b=&wrong_show=%3Cb%3E&wrong_of=x&wrong_truth=-1&wrong_first=9999999"
+    assert (
+        page.split("data-live")[1]
+        == html(yard, f"/wrong?run={a}&run={b}&run=gone&{odd}").split("data-live")[1]
+    )
+    for cell in ("wrong_truth=999&wrong_answer=0", "wrong_truth=3&wrong_answer=4", "wrong_truth=x"):
+        assert "matrix" in html(yard, f"/wrong?run={a}&wrong_show=cell&wrong_of={a}&{cell}")
+    assert "none of the runs" in html(yard, "/wrong?run=gone", 404)
+    html(yard, "/wrong", 404)
+
+
+def test_one_cell_shows_the_images_of_its_own_run_even_beside_a_run_of_fewer_images(yard: Yard) -> None:
+    a, b = yard.run("all", {1: answers(83, 93)}), yard.run("few", {1: answers(3, count=20)})
+    page = html(yard, f"/wrong?run={a}&run={b}&wrong_show=cell&wrong_of={a}&wrong_truth=3&wrong_answer=4")
+    assert page.count('<li class="picture">') == 2
+    assert "they are compared on those that they share" in page
+    assert html(yard, f"/wrong?run={a}&run={b}").count('<li class="picture">') == 1
+
+
+def test_states_without_predictions_images_or_a_shared_validation_set(yard: Yard) -> None:
+    waiting, ended = yard.run("waits", {}), yard.run("ended", {})
+    with yard.db.begin() as s:
+        runs.end_run(s, ended, 1, "failed", "w", "it failed")
+    outside = httpx.post(f"{yard.url}/api/v1/runs", json={"external": True}, trust_env=False).json()["id"]
+    page = html(yard, f"/wrong?run={waiting}&run={ended}&run={outside}")
+    for words in (
+        "There is nothing to show yet",
+        "first evaluation is not done",
+        "no answers are stored",
+        "script",
+    ):
+        assert words in page
+    elsewhere = yard.run("elsewhere", {1: answers(2)}, val_digest=OTHER_DIGEST)
+    page = html(yard, f"/wrong?run={elsewhere}")
+    assert "not on this server" in page
+    assert "<img" not in page.split("<main")[1]
+    page = html(yard, f"/wrong?run={yard.run('here', {1: answers(1)})}&run={elsewhere}")
+    assert "validated on other data" in page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        with chromium() as started:
+            yield started
+    except NoChromium as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
+    opened = context.new_page()
+    troubles: list[str] = []
+    opened.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: troubles.append(str(error)))
+    yield opened
+    context.close()
+    assert troubles == []
+
+
+@pytest.mark.slow
+def test_the_panel_of_a_comparison_is_changed_in_place_and_its_address_opens_the_same(
+    yard: Yard, page: Page
+) -> None:
+    a = yard.run("LeNet", {1: answers(3, 14), 2: answers(3, 13)})
+    b = yard.run("ResNet", {1: answers(14), 2: answers(14, 24)})
+    page.goto(f"{yard.url}/compare?run={a}&run={b}")
+    panel = page.locator("#wrong")
+    panel.scroll_into_view_if_needed()
+    expect(panel.locator(".matrix")).to_have_count(3)
+    expect(panel.get_by_role("status")).to_have_text("4 images")
+    panel.locator("select[name=wrong_show]").select_option(label="ResNet wrong, LeNet right")
+    expect(panel.get_by_role("status")).to_have_text("2 images")
+    panel.locator(".matrix").first.get_by_role("link", name="3 taken for 4: 2 of 10").click()
+    expect(panel.locator(".picture img")).to_have_count(2)
+    expect(panel.locator(".picture-truth").first).to_contain_text("3")
+    expect(page).to_have_url(re.compile("wrong_show=cell.*wrong_truth=3"))
+    panel.get_by_label("The evaluation before").click()
+    expect(panel.locator("figcaption").first).to_contain_text("98.00 % of 100 images right, epoch 1")
+    expect(panel.locator(".picture")).to_have_count(1)
+    panel.get_by_text("% of the class").click()
+    expect(panel.locator(".matrix").first.locator("td.right").first).to_have_text("100")
+    expect(page).to_have_url(re.compile("wrong_share=1"))
+    page.goto(page.url)
+    panel.scroll_into_view_if_needed()
+    expect(panel.locator("select[name=wrong_at]")).to_have_value("1")
+    expect(panel.locator(".picture")).to_have_count(1)
+    assert panel.locator(".picture img").evaluate(
+        "image => image.complete || image.decode().then(() => true)"
+    )
+
+
+@pytest.mark.slow
+def test_each_matrix_is_one_stop_of_the_tab_key_and_arrows_move_in_it(yard: Yard, page: Page) -> None:
+    run_id = yard.run("LeNet", {1: answers(0, 11)})
+    page.goto(f"{yard.url}/wrong?run={run_id}")
+    links = page.locator("[data-matrix] a")
+    expect(page.locator('[data-matrix] a[tabindex="0"]')).to_have_count(1)
+    links.first.focus()
+    for key, name in (
+        ("ArrowRight", "0 taken for 1: 1 of 10"),
+        ("ArrowDown", "1 recognised: 9 of 10"),
+        ("ArrowRight", "1 taken for 2: 1 of 10"),
+        ("ArrowUp", "1 taken for 2: 1 of 10"),
+        ("ArrowDown", "2 recognised: 10 of 10"),
+    ):
+        page.keyboard.press(key)
+        expect(page.locator("a:focus")).to_have_attribute("aria-label", name)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").last).to_have_text("10 images")
+
+
+@pytest.mark.slow
+def test_a_new_evaluation_shows_itself_or_asks_first_when_someone_is_at_work(yard: Yard, page: Page) -> None:
+    with yard.db.begin() as s:
+        run, _ = runs.create_run(s, NewRun(RunSpec(dataset="digits", epochs=9)), max_queued=1000)
+        assert runs.claim_run(s, run.id, "w", 3600) is not None
+    page.goto(f"{yard.url}/runs/{run.id}")
+    panel = page.locator("#wrong")
+    panel.scroll_into_view_if_needed()
+    expect(panel).to_contain_text("its first evaluation is not done yet")
+    page.mouse.move(2, 2)
+    yard.evaluate(run.id, 1, 1, answers(3))
+    expect(panel.locator("figcaption")).to_contain_text("epoch 1", timeout=15_000)
+    yard.evaluate(run.id, 2, 2, answers(3))
+    expect(panel.locator("figcaption")).to_contain_text("epoch 2", timeout=15_000)
+    panel.locator("figcaption").hover()
+    yard.evaluate(run.id, 3, 3, answers(3))
+    news = panel.get_by_role("button", name="There is a new evaluation: show it")
+    expect(news).to_be_visible(timeout=15_000)
+    expect(panel.locator("figcaption")).to_contain_text("epoch 2")
+    news.click()
+    expect(panel.locator("figcaption")).to_contain_text("epoch 3")
+    expect(news).to_be_hidden()
+    yard.evaluate(run.id, 4, 4, answers(4))
+    page.mouse.move(2, 2)
+    page.evaluate("document.activeElement.blur()")
+    expect(panel.locator("figcaption")).to_contain_text("epoch 4", timeout=15_000)

@@ -5,6 +5,7 @@ Its names begin with PREFIX, as the panel also stands on pages with an address o
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self, get_args
 from urllib.parse import urlencode
@@ -33,7 +34,9 @@ class Asked:
     first: int = 0  # image of the page
 
     @classmethod
-    def read(cls, query: QueryParams) -> Self:
+    def read(cls, query: QueryParams, runs: Collection[str]) -> Self:
+        """What `query` asks for; `runs` are the ids that it may name."""
+
         def text(name: str) -> str:
             return query.get(PREFIX + name, "")[:50]
 
@@ -41,19 +44,21 @@ class Asked:
             found = text(name)
             return int(found) if found.isascii() and found.isdecimal() and len(found) < 9 else 0
 
-        at = read_at(text("at"))
-        show = text("show")
-        return cls(
+        def run(name: str) -> str:
+            return text(name) if text(name) in runs else ""
+
+        at, show = read_at(text("at")), text("show")
+        asked = cls(
             at="last" if at is None else at,
-            a=text("a"),
-            b=text("b"),
-            show=show if show in (*get_args(Show), CELL) else "",
+            a=run("a"),
+            b=run("b"),
+            show=show if show in get_args(Show) else "",
             share=text("share") == "1",
-            of=text("of"),
-            truth=whole("truth"),
-            answer=whole("answer"),
             first=whole("first"),
         )
+        if show == CELL and run("of"):
+            return replace(asked, show=CELL, of=run("of"), truth=whole("truth"), answer=whole("answer"))
+        return asked
 
     def pairs(self) -> list[tuple[str, str]]:
         """As the address has it, without what is as usual."""

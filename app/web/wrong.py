@@ -42,7 +42,7 @@ def _read(request: Request, s: Session, settings: Settings, asked: list[str]) ->
     if not found:
         raise NotFound("there is none of the runs that the address names; add ?run= with the id of a run")
     rows = make_rows(s, found, distinct=True)
-    wanted = Asked.read(request.query_params)
+    wanted = Asked.read(request.query_params, by_id)
     evaluations = same_set(load_evaluations(s, found, wanted.at))
     link = Link(local_url(request, "page_wrong"), [run.id for run in found], wanted)
     digest = next((one.labels.val_digest for one in evaluations.values() if isinstance(one, Evaluation)), "")
