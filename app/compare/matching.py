@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from app.compare.facts import RunFacts, flatten, identity
 from app.compare.verdict import Group, Verdict
+from app.compare.words import OPTIONS
 from ml.spec import RunSpec
 
 MAX_NEW = 20
@@ -60,23 +61,25 @@ def plan_match(runs: Sequence[RunFacts], verdict: Verdict, baseline: str | None 
     ids = tuple(run for group in odd for run in group.runs)
     if any(by_id[run].kind != "training" for run in ids):
         return Match((), ids, "external")
-    settable = [c.key for c in verdict.confounders if _is_settable(c.key)]
+    confounders = {c.key for c in verdict.confounders}
     stay = tuple(c.key for c in verdict.confounders if not _is_settable(c.key))
-    if not settable:
+    if len(stay) == len(verdict.confounders):
         return Match((), ids, "not_settable", stay)
-    values = {c.key: c.values for c in verdict.confounders if c.key in settable}
-    pairs = [pair for group in odd for pair in _pairs(group, reference, by_id)]
+    pairs = [pair for group in odd for pair in _pairs(group, reference, by_id, confounders)]
     if len(pairs) > MAX_NEW:
         return Match((), ids, "too_many")
     try:
-        reruns = tuple(_rerun(by_id[o], r, values) for o, r in pairs)
+        planned = [_rerun(by_id[o], by_id[r], verdict) for o, r in pairs]
     except ValidationError:
-        return Match((), ids, "invalid", tuple(settable))
-    return Match(reruns, ids, None, stay)
+        return Match((), ids, "invalid", tuple(c.key for c in verdict.confounders if _is_settable(c.key)))
+    there = {run: RunSpec.model_validate(by_id[run].spec) for run in ids}
+    reruns = tuple(rerun for rerun in planned if rerun.spec not in there.values())
+    wanted = [rerun.spec for rerun in planned]
+    return Match(reruns, tuple(run for run in ids if there[run] not in wanted), None, stay)
 
 
 def _is_settable(key: str) -> bool:
-    return key in RunSpec.model_fields or key.startswith("model_options.")
+    return key in RunSpec.model_fields or key.startswith(OPTIONS)
 
 
 def _reference(verdict: Verdict, baseline: str | None) -> Group:
@@ -95,30 +98,63 @@ def _signature(verdict: Verdict, group: Group) -> Hashable:
     )
 
 
-def _pairs(odd: Group, reference: Group, by_id: Mapping[str, RunFacts]) -> list[tuple[str, str]]:
-    """(run to repeat, run to match it to): one for each run of the reference, with the same seed where there is one."""
-    seeds = {identity(by_id[run].spec.get("seed")): run for run in reversed(odd.runs)}
-    return [
-        (seeds.get(identity(by_id[run].spec.get("seed")), odd.runs[i % len(odd.runs)]), run)
-        for i, run in enumerate(reference.runs)
-    ]
+def _pairs(
+    odd: Group, reference: Group, by_id: Mapping[str, RunFacts], confounders: Collection[str]
+) -> list[tuple[str, str]]:
+    """(run to repeat, run to match it to): for each run of the reference the odd one that is most like it otherwise."""
+
+    def distance(run: str, other: str) -> int:
+        a, b = flatten(by_id[run].spec), flatten(by_id[other].spec)
+        return sum(
+            identity(a.get(key)) != identity(b.get(key)) for key in (a.keys() | b.keys()) - set(confounders)
+        )
+
+    return [(min(odd.runs, key=lambda run: distance(run, other)), other) for other in reference.runs]
 
 
-def _rerun(odd: RunFacts, reference: str, values: Mapping[str, Mapping[str, Any]]) -> Rerun:
-    """Raises: ValidationError where the odd run's model or data does not take a value."""
+def _rerun(odd: RunFacts, reference: RunFacts, verdict: Verdict) -> Rerun:
+    """The reference's settings with the odd run's subject: equal in everything else, seeds and crossed settings too.
+
+    Raises: ValidationError where the odd run's model or data does not take a value.
+    """
+    spec = (
+        _as_reference(odd, reference, verdict)
+        if reference.kind == "training"
+        else _as_told(odd, reference, verdict)
+    )
+    made = RunSpec.model_validate(spec)
+    before, after = flatten(odd.spec), flatten(made.model_dump())
+    changes = {
+        key: (before.get(key), value)
+        for key, value in after.items()
+        if identity(value) != identity(before.get(key))
+    }
+    return Rerun(odd.id, reference.id, made, changes)
+
+
+def _as_reference(odd: RunFacts, reference: RunFacts, verdict: Verdict) -> dict[str, Any]:
+    source = odd if "model" in verdict.subject else reference
+    spec: dict[str, Any] = {**reference.spec, "model_options": dict(source.spec.get("model_options") or {})}
     before = flatten(odd.spec)
+    for key in verdict.subject:
+        if key in RunSpec.model_fields and key != "model_options":
+            spec[key] = odd.spec.get(key, RunSpec.model_fields[key].default)
+        elif key.startswith(OPTIONS) and key in before:
+            spec["model_options"][key.removeprefix(OPTIONS)] = before[key]
+    return spec
+
+
+def _as_told(odd: RunFacts, reference: RunFacts, verdict: Verdict) -> dict[str, Any]:
+    """After an outside script, which says only what it says: the confounders, in our words."""
     spec: dict[str, Any] = {**odd.spec, "model_options": dict(odd.spec.get("model_options") or {})}
-    changes = {}
-    for key, column in values.items():
-        if reference not in column or identity(column[reference]) == identity(before.get(key)):
+    for cause in verdict.confounders:
+        if reference.id not in cause.values or not _is_settable(cause.key):
             continue
-        new = column[reference]
-        changes[key] = (before.get(key), new)
-        if key.startswith("model_options."):
-            spec["model_options"][key.removeprefix("model_options.")] = new
+        if cause.key.startswith(OPTIONS):
+            spec["model_options"][cause.key.removeprefix(OPTIONS)] = cause.values[reference.id]
         else:
-            spec[key] = _exact(key, new)
-    return Rerun(odd.id, reference, RunSpec.model_validate(spec), changes)
+            spec[cause.key] = _exact(cause.key, cause.values[reference.id])
+    return spec
 
 
 def _exact(key: str, value: Any) -> Any:
