@@ -38,7 +38,7 @@ def explain(error: Mapping[str, Any], known: Iterable[str] = ()) -> str:
         case "string_too_long":
             return f"must have at most {context['max_length']:,} characters"
         case "literal_error":
-            return f"must be {context['expected']}"
+            return f"must be one of {_listed(str(context['expected']))}"
         case "missing":
             return "is required"
         case "json_invalid":
@@ -47,6 +47,11 @@ def explain(error: Mapping[str, Any], known: Iterable[str] = ()) -> str:
             return _unknown(str(error["loc"][-1]), known)
     message = str(error["msg"])
     return message.removeprefix("Value error, ")
+
+
+def _listed(choices: str) -> str:
+    """`'max', 'avg'` for pydantic's `'max' or 'avg'`: a list reads alike in every language."""
+    return choices.replace(" or ", ", ")
 
 
 def _plain(bound: float) -> str:

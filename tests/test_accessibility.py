@@ -1,7 +1,7 @@
 """axe-core finds nothing on any page, and the keyboard reaches everything, in a real Chromium.
 
-Looks, languages and widths are paired: each two of them meet on every page. `/docs` is Swagger UI inside our frame:
-what that library draws is left out, since it is not ours to mend.
+Looks, languages and widths are paired: each two of them meet on every page. `/docs` is Swagger UI in our colours: the
+structure that it builds breaks three rules (SWAGGER), which only a change of that library could mend.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ pytestmark = pytest.mark.slow
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-JUDGE = """async tags => {
-  const found = await axe.run({ exclude: [["#swagger"]] }, { runOnly: tags, resultTypes: ["violations"] });
-  return found.violations.flatMap(rule => rule.nodes.map(node => ({
+SWAGGER = ["heading-order", "label", "nested-interactive"]
+JUDGE = """async ([tags, swagger]) => {
+  const found = await axe.run(document, { runOnly: tags, resultTypes: ["violations"] });
+  return found.violations.flatMap(rule => rule.nodes.filter(
+    node => !(swagger.includes(rule.id) && document.querySelector(node.target.at(-1))?.closest("#swagger"))
+  ).map(node => ({
     rule: rule.id, at: node.target.join(" "), html: node.html.slice(0, 200), why: node.failureSummary,
   })));
 }"""
@@ -61,7 +64,7 @@ def open_page(browser: Browser, scheme: Any = "light", locale: str = "en-GB", wi
 def judge(page: Page) -> list[dict[str, str]]:
     """What axe-core has to say about the page as it is now."""
     page.evaluate(AXE)
-    found: list[dict[str, str]] = page.evaluate(JUDGE, TAGS)
+    found: list[dict[str, str]] = page.evaluate(JUDGE, [TAGS, SWAGGER])
     return found
 
 

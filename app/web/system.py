@@ -37,7 +37,7 @@ def workers_page(request: Request, db: Db) -> Response:
         page = WorkersPage(
             workers=[_worker(s, worker, at) for worker in present],
             waiting=[
-                WaitingRow(i, row, formats.duration(at - run.queued_at))
+                WaitingRow(i, row, _("waits for {time}").format(time=formats.duration(at - run.queued_at)))
                 for i, (run, row) in enumerate(rows, 1)
             ],
             summary=_summary(
@@ -56,8 +56,8 @@ def _worker(s: Session, worker: Worker, at: float) -> WorkerRow:
         slots=_("{busy} of {all} busy").format(busy=len(worker.running), all=worker.slots),
         devices=", ".join(sentence(device) for device in worker.devices) or formats.DASH,
         running=make_rows(s, running),
-        seen=formats.ago(worker.seen_at, at),
-        since=formats.duration(at - worker.started_at),
+        seen=_("seen {ago}").format(ago=formats.ago(worker.seen_at, at)),
+        since=_("up for {time}").format(time=formats.duration(at - worker.started_at)),
     )
 
 

@@ -28,7 +28,7 @@ def script_words() -> dict[str, str]:
         "step": _("step {step}"),
         "selected": _("{n} selected"),
         "selected_elsewhere": _("{n} selected, {other} of them not on this page"),
-        "and_more": _("and {n} more"),
+        "more_runs": _("and {n} more"),
         "not_saved": _("The server did not answer; nothing was changed. Try again in a moment."),
         "bulk_cancel": _("Canceled, or asked to stop: {n}."),
         "bulk_delete": _("Deleted: {n}."),
