@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,15 +13,17 @@ from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
 from app.errors import Invalid
-from app.fields import Field, parse_name
+from app.fields import Field, parse_name, quoted
 from app.models import QUEUED, RUNNING, STATES, MetricSummary, Run, RunEvent
 from app.paging import Key, Place, beyond, order_by, read_cursor, write_cursor
 from app.query import Node
 from app.search import Sql
+from ml.spec import RunSpec
 
 SUMMARY = ("count", "nonfinite", "last", "last_step", "min", "min_step", "max", "max_step")
 NEWEST_FIRST = "-created"
 MOST_COUNTED = 10_000
+RECENT = 500  # runs whose tags are offered
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,33 @@ def list_experiments(s: Session) -> list[tuple[str, int]]:
         .limit(100)
     ).all()
     return [(name, count) for name, count in rows if name is not None]
+
+
+def list_recent_tags(s: Session) -> list[str]:
+    """Tags of the newest runs, the most used first."""
+    newest = s.exec(select(Run.tags).order_by(col(Run.id).desc()).limit(RECENT)).all()
+    used = Counter(tag for tags in newest for tag in tags)
+    return [tag for tag, _ in used.most_common(100)]
+
+
+def list_recent_fields(s: Session, recent: int = 100) -> tuple[list[str], list[str]]:
+    """What the newest runs have beyond a spec: names of outside scripts' parameters, and of metrics; sorted."""
+    newest = s.exec(select(Run.id, Run.kind, Run.spec).order_by(col(Run.id).desc()).limit(recent)).all()
+    keys = {
+        key
+        for _, kind, spec in newest
+        if kind == "external"
+        for key in spec
+        if key not in RunSpec.model_fields
+    }
+    params = sorted(f"spec.{quoted(key)}" for key in keys if re.fullmatch(r'[^",\\\x00-\x1f]{1,100}', key))
+    query = (
+        select(MetricSummary.metric)
+        .where(col(MetricSummary.run_id).in_([row[0] for row in newest]))
+        .distinct()
+    )
+    metrics = s.exec(query).all()
+    return params[:50], sorted(metrics)[:50]
 
 
 def list_waiting(s: Session, limit: int = 200) -> list[Run]:

@@ -496,9 +496,12 @@ def edit_run(
     tags: list[str] | None,
     experiment: str | None,
 ) -> Run:
+    """The run with what is given changed; an empty experiment takes it out of its experiment. Raises: NotFound."""
     run = get_run(s, run_id)
     given = {"name": name, "notes": notes, "tags": tags, "experiment": experiment}
-    values = {key: value for key, value in given.items() if value is not None}
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if experiment == "":
+        values["experiment"] = None
     s.execute(update(Run).where(col(Run.id) == run_id).values(**values, **_touched(now(s))))
     s.refresh(run)
     return run

@@ -97,6 +97,24 @@ class EditBody(Body):
     notes: Notes | None = None
 
 
+class BulkBody(Body):
+    """One action on many runs; `add` and `remove` are tags, for `tag` alone."""
+
+    runs: Annotated[
+        list[Annotated[str, StringConstraints(max_length=32), Storable]],
+        Field(min_length=1, max_length=1_000),
+    ]
+    action: Literal["cancel", "delete", "tag"]
+    add: Tags = Field(default_factory=list)
+    remove: Tags = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _tags_belong_to_tag(self) -> BulkBody:
+        if (self.action == "tag") != bool(self.add or self.remove):
+            raise ValueError("give `add` or `remove` with the action tag, and with no other")
+        return self
+
+
 class FinishBody(Body):
     state: Literal["finished", "failed", "canceled"] = "finished"
     error: Notes | None = None

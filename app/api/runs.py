@@ -10,8 +10,8 @@ import numpy as np
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import ValidationError
 
-from app import listing, query, runs, submit
-from app.api.bodies import EditBody, ExperimentBody, FinishBody, RunBody
+from app import bulk, listing, query, runs, submit
+from app.api.bodies import BulkBody, EditBody, ExperimentBody, FinishBody, RunBody
 from app.api.deps import AppSettings, Briefs, Db
 from app.errors import Invalid
 from app.listing import Filter
@@ -115,6 +115,13 @@ def list_runs(
     return Response(
         b'{"runs":[%b],"next_cursor":%b}' % (b",".join(rows), following), media_type="application/json"
     )
+
+
+@router.post("/runs/bulk", summary="Cancel, delete or tag many runs")
+def change_runs(body: BulkBody, db: Db, settings: AppSettings) -> Json:
+    """Each run by itself: `done` has the ids that were changed, `failed` says of each other one why it was not."""
+    outcome = bulk.act(db, settings, body.runs, body.action, add=body.add, remove=body.remove)
+    return {"done": outcome.done, "failed": [failure._asdict() for failure in outcome.failed]}
 
 
 @router.get("/runs/{run_id}", summary="Everything on one run")

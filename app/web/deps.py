@@ -17,6 +17,17 @@ async def read_form(request: Request) -> dict[str, str]:
     return {name: value for name, value in form.multi_items() if isinstance(value, str)}
 
 
+async def read_lists(request: Request) -> dict[str, list[str]]:
+    """Texts of a posted form by name, as many as were sent; files are left out."""
+    form = await request.form(max_files=0, max_fields=1_100)
+    found: dict[str, list[str]] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, str):
+            found.setdefault(name, []).append(value)
+    return found
+
+
 Db = Annotated[Database, Depends(database)]
 AppSettings = Annotated[Settings, Depends(app_settings)]
 Posted = Annotated[dict[str, str], Depends(read_form)]
+PostedLists = Annotated[dict[str, list[str]], Depends(read_lists)]

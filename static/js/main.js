@@ -1,6 +1,7 @@
 // On every page: the theme switch, relative times, forms that are sent once and ask before they destroy.
 
 import { ago } from "./format.js";
+import "./keys.js";
 import { words } from "./words.js";
 
 const CHOICES = ["system", "light", "dark"];
