@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from app import web
-from app.api import artifacts, compare, events, groups, metrics, predictions, runs, series, system
+from app.api import artifacts, compare, events, groups, metrics, points, predictions, runs, series, system
 from app.api.answers import AnswerCache
 from app.briefs import BriefCache
 from app.compaction import Compactor
@@ -66,6 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         metrics.router,
         series.router,
         groups.router,
+        points.router,
         events.router,
         system.router,
         artifacts.router,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +9,9 @@ from app.compare import flatten
 from app.listing import iso
 from app.models import Run
 from app.results import TARGETS, Result, best_of
+from app.spreadsheet import csv_line
 from app.web.figures import shown_metrics
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 OF_A_METRIC = (
     "best",
     "best_step",
@@ -39,7 +37,7 @@ def summary_csv(runs: Sequence[Run], results: Mapping[str, Result]) -> Iterator[
     metrics, _count = shown_metrics([results[run.id] for run in runs], everything=True)
     heads = [_heads(fields, metrics)]
     rows = (_row(run, spec, results[run.id], fields, metrics) for run, spec in zip(runs, specs, strict=True))
-    lines = [_line(cells) for cells in (*heads, *rows)]
+    lines = [csv_line(cells) for cells in (*heads, *rows)]
     if not all(line.isascii() for line in lines):
         yield "\ufeff"
     yield from lines
@@ -90,14 +88,3 @@ def _metric_cells(result: Result, metric: str) -> list[float | None]:
         return [None] * len(OF_A_METRIC)
     best = best_of(summary) or (None, None)
     return [*best, *(getattr(summary, name) for name in OF_A_METRIC[2:])]
-
-
-def _line(cells: Iterable[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerow([harmless(cell) for cell in cells])
-    return text.getvalue()
-
-
-def harmless(cell: Any) -> Any:
-    """A text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay as they are."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell

@@ -26,7 +26,7 @@ export class Chart {
     this.plot.setAttribute("aria-label", fill(words.chart_label, { title }));
     this.overlay = new Overlay(this);
     this.frame.querySelector('[data-act="retry"]').addEventListener("click", () => this.want(true));
-    new ResizeObserver(() => this.drawn && !this.dragging && this.near && this.resize()).observe(this.plot);
+    new ResizeObserver(() => this.drawn && !this.dragging && this.plot.clientWidth > 0 && this.resize()).observe(this.plot);
   }
 
   get kind() {
