@@ -16,7 +16,15 @@ import numpy as np
 from app.compare.facts import UNKNOWN, RunFacts, identity
 from app.compare.keys import read_table
 from app.compare.notes import find_repeats
-from app.compare.resampling import Permuted, bootstrap_t, flip_signs, permute, smallest_p
+from app.compare.resampling import (
+    Permuted,
+    Resamples,
+    bootstrap_t,
+    flip_signs,
+    permute,
+    resample,
+    smallest_p,
+)
 from app.compare.verdict import Group, Verdict
 from app.compare.welch import LEVEL, compare_means, detectable, effect_size, seeds_needed
 
@@ -193,8 +201,10 @@ def compare_groups(
         samples[a].n == samples[b].n and smallest_p(samples[a].n, samples[b].n) * len(tested) <= LEVEL
         for a, b in tested
     )
-    compared = [_compare(samples, a, b, direction, by_permutation, len(tested)) for a, b in pairs]
-    return _correct(compared)
+    resamples = {i: resample(np.array(samples[i].values), i) for pair in tested for i in pair}
+    return _correct(
+        [_compare(samples, a, b, direction, by_permutation, len(tested), resamples) for a, b in pairs]
+    )
 
 
 def count_pairs(samples: Sequence[Sample], baseline: int | None) -> int:
@@ -203,7 +213,13 @@ def count_pairs(samples: Sequence[Sample], baseline: int | None) -> int:
 
 
 def _compare(
-    samples: Sequence[Sample], a: int, b: int, direction: Direction | None, by_permutation: bool, tests: int
+    samples: Sequence[Sample],
+    a: int,
+    b: int,
+    direction: Direction | None,
+    by_permutation: bool,
+    tests: int,
+    resamples: Mapping[int, Resamples | None],
 ) -> Pair:
     x, y = np.array(samples[a].values), np.array(samples[b].values)
     difference = float(x.mean() - y.mean())
@@ -217,7 +233,7 @@ def _compare(
     pair = replace(pair, permutation=permutation, paired=_pair_seeds(samples[a], samples[b]))
     if welch.error == 0:
         return replace(pair, test="permutation", p=permutation.p)
-    boot = bootstrap_t(x, y)
+    boot = bootstrap_t(x, y, resamples[a], resamples[b])
     low, high = boot or welch.interval()
     spread = float(x.std(ddof=1)), float(y.std(ddof=1))
     return replace(
