@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from app import artifacts, runs, series
 from app.artifacts import LABELS, PREDICTIONS, NewArtifact
 from app.db import Database
 from app.errors import Fenced
-from app.images import has_images, read_image, save_images, to_png
+from app.images import read_image, save_images, to_png
 from app.migrate import migrate
 from app.models import Artifact
 from app.predictions import (
@@ -35,6 +38,10 @@ from app.predictions import (
 )
 from app.runs import NewRun
 from app.settings import Settings
+from ml.catalog import DATASETS
+from ml.data import load_dataset, subset
+from ml.events import Evaluated, Event
+from ml.setup import VAL_SEED
 from ml.spec import RunSpec
 from worker.job import Job
 from worker.trainer import Trainer
@@ -201,61 +208,124 @@ def test_a_thousand_evaluations_are_thinned_out_but_keep_the_best_and_the_last(d
 # -- a trainer --------------------------------------------------------------------------------------------------------
 
 
-def train_small(home: Path, **fields: Any) -> tuple[Database, Settings, str]:
-    """A finished run of `SMALL`, trained in this process by the worker's own trainer."""
-    settings = Settings(data_dir=home)
-    migrate(settings.database_url)
-    db = Database(settings.database_url)
+@contextmanager
+def a_home(path: Path, **settings: Any) -> Iterator[tuple[Database, Settings]]:
+    made = Settings(data_dir=path, **settings)
+    migrate(made.database_url)
+    db = Database(made.database_url)
+    yield db, made
+    db.dispose()
+
+
+def submit(db: Database, **fields: Any) -> str:
     with db.begin() as s:
         run, _ = runs.create_run(s, NewRun(RunSpec(**{**SMALL, **fields})), max_queued=10)
-        claimed = runs.claim_run(s, run.id, "w", 20)
+    return run.id
+
+
+def train(db: Database, settings: Settings, run_id: str, stop_after: int | None = None) -> None:
+    """One attempt by the worker's own trainer, in this process; it is told to stop after that epoch's evaluation."""
+    with db.begin() as s:
+        claimed = runs.claim_run(s, run_id, "w", 20)
     assert claimed is not None
-    (settings.runs_dir / run.id).mkdir(parents=True)
-    log = str(settings.runs_dir / run.id / "log")
-    job = Job(run.id, claimed.attempt, claimed.seq, 0, "w", claimed.spec, None, log)
-    Trainer(job, settings, threading.Event()).run()
-    return db, settings, run.id
+    folder = settings.runs_dir / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    job = Job(
+        run_id, claimed.attempt, claimed.seq, 0, "w", claimed.spec, claimed.checkpoint, str(folder / "log")
+    )
+    stop = threading.Event()
+    trainer = Trainer(job, settings, stop)
+    record = trainer.record
+
+    def watching(event: Event) -> None:
+        if isinstance(event, Evaluated) and event.epoch == stop_after:
+            stop.set()
+        record(event)
+
+    trainer.record = watching  # type: ignore[method-assign]
+    trainer.run()
+
+
+def contents(db: Database, run_id: str) -> dict[str, bytes]:
+    with db.read() as s:
+        rows = s.exec(select(Artifact).where(col(Artifact.run_id) == run_id)).all()
+    return {row.name: row.content for row in rows}
+
+
+def assert_exact(db: Database, run_id: str, images: int) -> None:
+    """Accuracies from the artifacts are those of the series, to the last bit."""
+    stored = contents(db, run_id)
+    with db.read() as s:
+        block = series.read_blocks(s, [run_id], ["val/accuracy"])[run_id, "val/accuracy"]
+    labels = read_labels(stored[LABELS_NAME])
+    assert len(labels.label) == images
+    for step, value in zip(block.steps.tolist(), block.values.tolist(), strict=True):
+        answers = read_answers(stored[predictions_name(step)], labels)
+        assert int((answers.predicted == labels.label).sum()) / images == value
+    assert len(stored) == 1 + len(block.steps)
 
 
 @pytest.mark.parametrize("val_size", [100, None])
 def test_accuracy_from_the_artifacts_is_the_accuracy_of_the_series(
     tmp_path: Path, val_size: int | None
 ) -> None:
-    db, settings, run_id = train_small(tmp_path, val_size=val_size)
-    with db.read() as s:
-        run = runs.get_run(s, run_id)
-        block = series.read_blocks(s, [run_id], ["val/accuracy"])[run_id, "val/accuracy"]
-        listed = artifacts.list_artifacts(s, [run_id], PREDICTIONS)[run_id]
-        stored = artifacts.read_artifact(s, run_id, LABELS_NAME)
-        assert stored is not None
-        labels = read_labels(stored.content)
-        found = {
-            one.step: read_answers(artifacts.read_contents(s, {run_id: one.name})[run_id], labels)
-            for one in listed
-        }
-    db.dispose()
+    with a_home(tmp_path) as (db, settings):
+        run_id = submit(db, val_size=val_size)
+        train(db, settings, run_id)
+        assert_exact(db, run_id, val_size or 360)
+        with db.read() as s:
+            run = runs.get_run(s, run_id)
+        labels = read_labels(contents(db, run_id)[LABELS_NAME])
     assert run.state == "finished"
-    assert [one.epoch for one in listed] == [1, 2, 3]
-    right = {step: int((answers.predicted == labels.label).sum()) for step, answers in found.items()}
-    count = val_size or 360
-    assert {step: n / count for step, n in right.items()} == dict(
-        zip(block.steps.tolist(), block.values.tolist(), strict=True)
-    )
-    assert labels.val_digest == run.resolved["val_digest"]
-    assert has_images(settings.images_dir, labels.val_digest)
-    assert sum(path.name.startswith(".") for path in settings.images_dir.iterdir()) == 0
+    assert run.resolved["val_digest"] == labels.val_digest
+    assert [path.name for path in settings.images_dir.iterdir()] == [f"{labels.val_digest}.npy"]
+
+
+@pytest.mark.slow
+def test_accuracy_from_the_artifacts_is_exact_on_mnist_and_small(tmp_path: Path) -> None:
+    root = Path(os.environ.get("TRAINYARD_DATASETS", "nowhere"))
+    if not DATASETS["mnist"].on_disk(root):
+        pytest.skip(
+            "no MNIST: set TRAINYARD_DATASETS to a folder with MNIST/raw in it (torchvision's layout)"
+        )
+    with a_home(tmp_path, datasets=root) as (db, settings):
+        run_id = submit(db, dataset="mnist", train_size=2000, val_size=None, epochs=1, precision="bf16")
+        train(db, settings, run_id)
+        assert_exact(db, run_id, 10_000)
+        sizes = {name: len(content) for name, content in contents(db, run_id).items()}
+    assert sizes.pop(LABELS_NAME) < 5_000
+    assert max(sizes.values()) < 15_000
+
+
+def test_a_run_that_was_interrupted_has_the_artifacts_of_an_undisturbed_one(tmp_path: Path) -> None:
+    with a_home(tmp_path) as (db, settings):
+        undisturbed, interrupted = submit(db), submit(db)
+        train(db, settings, undisturbed)
+        train(db, settings, interrupted, stop_after=1)
+        train(db, settings, interrupted, stop_after=2)
+        train(db, settings, interrupted)
+        with db.read() as s:
+            assert runs.get_run(s, interrupted).attempt == 3
+            assert runs.get_run(s, interrupted).state == "finished"
+        assert contents(db, interrupted) == contents(db, undisturbed)
+        assert len(contents(db, undisturbed)) == 4
+
+
+def test_a_disk_that_takes_no_images_does_not_end_the_training(tmp_path: Path) -> None:
+    with a_home(tmp_path) as (db, settings):
+        settings.images_dir.write_text("a file where the folder should be")
+        run_id = submit(db, epochs=1)
+        train(db, settings, run_id)
+        assert_exact(db, run_id, 100)
+        with db.read() as s:
+            assert runs.get_run(s, run_id).state == "finished"
 
 
 def test_the_stored_image_of_an_index_is_the_image_that_was_judged(tmp_path: Path) -> None:
-    from ml.data import load_dataset, subset
-    from ml.setup import VAL_SEED
-
-    db, settings, run_id = train_small(tmp_path, epochs=1)
-    with db.read() as s:
-        stored = artifacts.read_artifact(s, run_id, LABELS_NAME)
-    db.dispose()
-    assert stored is not None
-    labels = read_labels(stored.content)
+    with a_home(tmp_path) as (db, settings):
+        run_id = submit(db, epochs=1)
+        train(db, settings, run_id)
+        labels = read_labels(contents(db, run_id)[LABELS_NAME])
     data = load_dataset("digits", tmp_path)
     images, targets = subset(data.val_images, data.val_labels, 100, VAL_SEED)
     assert labels.label.tolist() == targets.tolist()
