@@ -186,7 +186,7 @@ def test_compare_tells_what_the_seeds_show(server: Server, client: Client) -> No
     told = server.run("compare", *ids).stdout
     assert "val/accuracy, last value: two is 5.00 points better than one [" in told
     assert "p = 0.008, n = 5 + 5." in told
-    assert "Cannot be called controlled: not everything is known" in told
+    assert "As far as is known, only the model differs" in told
     best = server.json("compare", *ids, "--at", "best")["statistics"]
     assert best["groups"][1]["values"][4] == pytest.approx(0.958)
 

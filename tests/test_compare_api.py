@@ -96,7 +96,7 @@ def test_a_controlled_comparison_with_seeds(api: Api) -> None:
 
     assert [run["id"] for run in found["runs"]] == lenet + resnet
     assert found["verdict"]["kind"] == "controlled"
-    assert found["verdict"]["text"] == "Controlled: only model differs"
+    assert found["verdict"]["text"] == "Controlled: only the model differs"
     assert (found["verdict"]["subject"], found["verdict"]["confounders"]) == (["model"], [])
     assert [field["field"] for field in found["differences"]] == ["model", "seed"]
     assert {field["field"] for field in found["partial"]} >= {

@@ -9,33 +9,50 @@ from app.compare.verdict import Group, KeyValues, Note, Unknown, Verdict
 from app.compare.words import OPTIONS, Words
 
 SHOWN = 3  # of several names or values
+SHOWN_CAUSES = 4
 
 
 def say_verdict(verdict: Verdict, words: Words) -> str:
     """One sentence: controlled, or confounded by what."""
     _ = words.translate
+    if verdict.kind == "incomplete":
+        return _say_incomplete(verdict, words)
     texts = {
         "none": _("There is nothing to compare."),
         "single": _("One run: there is nothing to compare it with."),
         "identical": _("The same settings and the same seed"),
         "replicates": _("Only the seed differs: what you see is chance"),
-        "incomplete": _("Cannot be called controlled: not everything is known"),
-        "controlled": _("Controlled: only {subject} differs"),
+        "controlled": _("Controlled: only the {subject} differs"),
         "confounded": _("Confounded by {causes}")
         if verdict.subject
         else _("Several settings differ: {causes}"),
     }
-    join = _(", ").join
-    return texts[verdict.kind].format(
-        subject=join(say_subject(verdict, words)),
-        causes=join(say_cause(cause, verdict.groups, words) for cause in verdict.confounders),
-    )
+    return texts[verdict.kind].format(subject=say_subject(verdict, words), causes=_say_causes(verdict, words))
 
 
-def say_subject(verdict: Verdict, words: Words) -> list[str]:
+def _say_incomplete(verdict: Verdict, words: Words) -> str:
+    _ = words.translate
+    if verdict.subject:
+        return _("As far as is known, only the {subject} differs").format(subject=say_subject(verdict, words))
+    if any(len(group.seeds) > 1 for group in verdict.groups):
+        return _("As far as is known, only the seed differs")
+    return _("As far as is known, these runs have the same settings")
+
+
+def _say_causes(verdict: Verdict, words: Words) -> str:
+    _, ngettext = words.translate, words.plural
+    causes = [say_cause(cause, verdict.groups, words) for cause in verdict.confounders]
+    shown, more = _(", ").join(causes[:SHOWN_CAUSES]), len(causes) - SHOWN_CAUSES
+    if more <= 0:
+        return shown
+    text = ngettext("{causes} and {n} more setting", "{causes} and {n} more settings", more)
+    return text.format(causes=shown, n=more)
+
+
+def say_subject(verdict: Verdict, words: Words) -> str:
     """The titles of what is compared; the model stands for its options as well."""
     keys = [k for k in verdict.subject if not (k.startswith(OPTIONS) and "model" in verdict.subject)]
-    return [lower(words.title(key)) for key in keys]
+    return words.translate(", ").join(lower(words.title(key)) for key in keys)
 
 
 def say_cause(cause: KeyValues, groups: Sequence[Group], words: Words) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.compare import differing_fields, same
-from app.compare.words import resolved_title
+from app.compare.words import Words, resolved_title
 from app.models import Run
-from app.web.i18n import _
+from app.web.i18n import _, ngettext
 from app.web.rows import field_title, field_value
 from ml.spec import RunSpec
 
@@ -148,3 +148,6 @@ def _common(
 
 def ran_title(name: str) -> str:
     return resolved_title(name, _)
+
+
+WORDS = Words(_, ngettext, key_title, short_value)  # for the sentences of app.compare

@@ -21,15 +21,14 @@ from app.compare.sentences import (
     say_result,
 )
 from app.compare.statistics import Pair, Sample
-from app.compare.words import Words
 from app.models import MetricSummary
 from app.results import Result, best_of, direction_of, is_share
 from app.web import formats
 from app.web.figures import metric_title, shown_metrics
 from app.web.forms import Choice
-from app.web.i18n import _, ngettext
+from app.web.i18n import _
 from app.web.rows import RunRow
-from app.web.specs import key_title, short_value
+from app.web.specs import WORDS
 
 At: TypeAlias = Literal["best", "last"]
 MAX_GROUPS = 30  # more are no groups of seeds, but single runs of a sweep
@@ -37,7 +36,6 @@ MARGIN = 4.0  # percent of the strip's width at either end
 TOUCHING = 0.8  # percent: dots nearer than this cover each other
 ROWS = (13, 8, 18)  # pixels: the middle of the strip, above it, below it
 CACHED = 64  # answers: a page that follows its runs asks again every few seconds
-WORDS = Words(_, ngettext, key_title, short_value)
 
 
 @dataclass(frozen=True)
