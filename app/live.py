@@ -23,6 +23,7 @@ from sqlmodel import Session, col, select
 from app import listing, series
 from app.columns import json_floats
 from app.db import Database, now
+from app.departures import Departures
 from app.errors import TrainyardError, Unavailable
 from app.models import ENDED, MetricChunk, Run
 
@@ -89,6 +90,7 @@ class Hub:
         self._streams: set[Stream] = set()
         self._seen: dict[str, Seen] = {}
         self._all: dict[str, Seen] = {}
+        self._departures = Departures()
         self._polled_at = 0.0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -123,6 +125,8 @@ class Hub:
         if len(self._streams) >= MAX_STREAMS or self.closing:
             raise Unavailable("too many event streams are open; close some pages and try again")
         stream = Stream(tuple(dict.fromkeys(runs)), {run: cursors.get(run, 0) for run in runs or [ALL]})
+        if not stream.runs and not self._all_watched():
+            self._departures = Departures()  # what went while nobody watched is on no page
         self._streams.add(stream)  # before catching up: what is flushed meanwhile waits in the inbox
         self._wake.set()
         try:
@@ -251,7 +255,8 @@ class Hub:
         for run_id in rows:
             self._all.setdefault(run_id, Seen(0))
         changed = [run_id for run_id, revision in rows.items() if revision != self._all[run_id].revision]
-        return _run_items(s, changed, self._all, at)
+        gone = self._departures.look(s, at) - seen.keys()
+        return [_gone(run_id) for run_id in gone] + _run_items(s, changed, self._all, at)
 
     def _recent(self, told_ms: int) -> list[Item]:
         """The runs that changed since the all-runs view was told, as they are now. Runs in a thread."""

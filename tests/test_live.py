@@ -244,6 +244,22 @@ def test_the_stream_of_all_runs_tells_what_changed_while_it_was_away(
             )
 
 
+def test_the_stream_of_all_runs_tells_deletions(stack: Stack, http: httpx.Client) -> None:
+    run_ids = [external(http, f"leaves {i}") for i in range(2)]
+    for run_id in run_ids:
+        finish(http, run_id)
+    with listen(stack) as messages:
+        next(messages)
+        marker = external(http, "told by the hub, which has looked by then")
+        next(m for m in messages if json.loads(m.data).get("id") == marker)
+        http.delete(f"/api/v1/runs/{run_ids[0]}")
+        new = external(http, "comes as the other leaves")
+        gone = next(m for m in messages if m.event == "gone")
+        assert json.loads(gone.data) == {"run": run_ids[0]}
+    finish(http, new)
+    finish(http, marker)
+
+
 # -- while it trains -----------------------------------------------------------------------------------------
 
 

@@ -64,7 +64,7 @@ function compare() {
   const here = boxes().map((box) => box.value).filter((id) => selected.has(id));
   const ids = new Set([...here, ...selected.keys()]);
   const form = document.querySelector("[data-compare-form]");
-  location.href = `${form.action}?${new URLSearchParams([...ids].map((id) => ["run", id]))}`;
+  location.href = `${form.getAttribute("action")}?${new URLSearchParams([...ids].map((id) => ["run", id]))}`;
 }
 
 function bulk(action) {
