@@ -84,6 +84,26 @@ def test_axe_finds_nothing_on_any_page(
     assert not found, "\n".join(found)
 
 
+@pytest.mark.parametrize(("scheme", "locale", "width"), [LOOKS[0], LOOKS[2]], ids=lambda value: str(value))
+def test_axe_finds_nothing_in_what_opens(
+    browser: Browser, yard: Yard, scheme: str, locale: str, width: int
+) -> None:
+    page = open_page(browser, scheme, locale, width)
+    found = []
+    names = ("runs", "run-finished", "run-failed", "compare-many", "wrong-two")
+    for server, stop in ((server, stop) for server, stop in yard.stops if stop.name in names):
+        page.goto(server + stop.path)
+        tour.settle(page)
+        page.evaluate("document.querySelectorAll('details').forEach(part => (part.open = true))")
+        found += [(stop.name, one) for one in judge(page)]
+        for i in range(page.locator("dialog:not(.full-screen)").count()):
+            page.evaluate("i => document.querySelectorAll('dialog:not(.full-screen)')[i].showModal()", i)
+            found += [(f"{stop.name} dialog {i}", one) for one in judge(page)]
+            page.keyboard.press("Escape")
+    page.context.close()
+    assert not found, "\n".join(f"{name}: {one}" for name, one in found)
+
+
 # -- the keyboard -----------------------------------------------------------------------------------------------------
 
 

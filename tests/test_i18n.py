@@ -284,6 +284,7 @@ NAMES = re.compile(
     "Trainyard|LeNet|AlexNet|ResNet|MNIST|Fashion|[Dd]igits|scikit|learn|SGD|AdamW?|ReLU|Sigmoid|Tanh|Xavier|Dropout"
     "|PyTorch|Torchvision|ImageNet|CIFAR|GPU|CPU|CUDA|API|REST|JSON|[Ff][Pp]32|[Bb][Ff]16|CSV|PNG|SVG|English|openapi"
     "|json|trainyard|worker|TRAINYARD_[A-Z]+|JavaScript|Redis|NaN|Inf|Infinity|Python|AVX\\d*|cu\\d+|x86_64"
+    "|TensorBoard|Shift|Enter|Esc|Hedges|Welch|AND|NOT"
 )
 READ = """() => {
   const hidden = "script, style, code, pre, svg, bdi, .swagger-frame, .paper, [hidden], noscript, [lang=en]";
@@ -322,7 +323,9 @@ def leftovers(texts: list[str]) -> set[str]:
     found = set()
     for text in texts:
         plain = re.sub(
-            r"'[^']*'|\S+/\S+|\b[\d.]+e[+-]?\d+\b|\d{4}-\d\d-\d\dT\S+|\b[0-9a-z]{10,}\b", " ", text
+            r"'[^']*'|\S+/\S+|\w+\.[a-z]\w*|\b[\d.]+e[+-]?\d+\b|\d{4}-\d\d-\d\dT\S+|\b[0-9a-z]{10,}\b",
+            " ",
+            text,
         )
         words = re.findall(r"[A-Za-z][A-Za-z_0-9]{2,}", plain)
         found |= {word for word in words if not NAMES.fullmatch(word)}
