@@ -1,14 +1,15 @@
 """The table of runs at 1,000 and 10,000 runs: `python -m benchmarks.runs_table`.
 
-Every run has a spec, tags and summaries of six metrics, as a training leaves them. Server time is the time inside the
-process that answers: from the route's call to the bytes of its answer, without the network. With `--mlflow PYTHON`, an
-interpreter that has MLflow, its client's `search_runs` reads runs with the same parameters and last values from MLflow's
-own SQLite store, in the same minutes.
+Every run has a spec, tags and summaries of six metrics, as a training leaves them. A figure is the time in one process from
+the request to the whole answer: routing, SQL, JSON or HTML, without a network. With `--mlflow PYTHON`, an interpreter that
+has MLflow, its client's `search_runs` reads as many runs with the same parameters and last values from MLflow's own SQLite
+store, without a network either, in the same minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import random
 import subprocess
@@ -18,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 from sqlalchemy import insert
-from starlette.testclient import TestClient
 
 from app.db import Database
 from app.main import create_app
@@ -35,14 +36,15 @@ METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "train/lr
 MLFLOW = """
 import json, sys, tempfile, time
 from mlflow.tracking import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 rows, samples = json.loads(sys.stdin.read()), []
 client = MlflowClient("sqlite:///" + tempfile.mkdtemp() + "/mlflow.db")
 experiment = client.create_experiment("bench")
+now = int(time.time() * 1000)
 for params, metrics in rows:
     run = client.create_run(experiment)
-    now = int(time.time() * 1000)
-    client.log_batch(run.info.run_id, [Metric(k, v, now, 1) for k, v in metrics.items()], [Param(k, str(v)) for k, v in params.items()])
+    points = [Metric(k, v, now, 1) for k, v in metrics.items()]
+    client.log_batch(run.info.run_id, points, [Param(k, str(v)) for k, v in params.items()])
 for _ in range(int(sys.argv[1])):
     began = time.perf_counter()
     found = client.search_runs([experiment], max_results=1000)
@@ -58,7 +60,7 @@ def fill(db: Database, count: int, seed: int = 0) -> list[tuple[dict[str, Any], 
     at = time.time() - 60.0 * count
     for number in range(count):
         spec = RunSpec(
-            model=chance.choice([name for name in MODELS]),
+            model=chance.choice(list(MODELS)),
             lr=chance.choice([0.001, 0.003, 0.01, 0.03, 0.1]),
             batch_size=chance.choice([32, 64, 128]),
             seed=number,
@@ -104,16 +106,20 @@ def timed(action: Callable[[], Any], rounds: int) -> list[float]:
 
 
 def measure(count: int, rounds: int, mlflow: str | None) -> None:
-    with tempfile.TemporaryDirectory(prefix="trainyard-bench-") as home:
+    with tempfile.TemporaryDirectory(prefix="trainyard-bench-") as home, asyncio.Runner() as loop:
         settings = Settings(data_dir=Path(home))
         migrate(settings.database_url)
         app = create_app(settings)
         written = fill(app.state.db, count)
-        http = TestClient(app, base_url="http://127.0.0.1:8000", headers={"accept": "text/html"})
+        http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://127.0.0.1:8000",
+            headers={"accept": "text/html"},
+        )
 
         def get(path: str) -> Callable[[], None]:
             def action() -> None:
-                answer = http.get(path)
+                answer = loop.run(http.get(path))
                 assert answer.status_code == 200, answer.text
 
             return action

@@ -45,7 +45,7 @@ SORTS = [
 ]
 
 
-# -- orders and pages ---------------------------------------------------------------------------------------------------
+# -- orders and pages -------------------------------------------------------------------------------------------------
 
 
 def walk(s: Session, wanted: Filter, limit: int, mine: set[str]) -> list[str]:
@@ -156,7 +156,7 @@ def test_rubbish_is_no_cursor(db: Database, cursor: str) -> None:
     assert refused.value.field == "cursor"
 
 
-# -- briefs that are kept -------------------------------------------------------------------------------------------------
+# -- briefs that are kept ---------------------------------------------------------------------------------------------
 
 
 def test_a_kept_brief_is_told_until_the_run_changes(db: Database) -> None:
@@ -191,7 +191,7 @@ def test_kept_briefs_are_bounded(db: Database) -> None:
         assert cache.read(s, rows) == first
 
 
-# -- the page, without JavaScript -----------------------------------------------------------------------------------------
+# -- the page, without JavaScript -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -395,7 +395,7 @@ def test_without_javascript_bulk_asks_first(http: httpx.Client) -> None:
     assert http.get("/bulk?action=explode").status_code == 422
 
 
-# -- the page in a browser ----------------------------------------------------------------------------------------------
+# -- the page in a browser --------------------------------------------------------------------------------------------
 
 
 def add(stack: Stack, name: str, experiment: str) -> str:

@@ -178,14 +178,27 @@ def list_runs(
         list[str] | None, typer.Option("--model", help="Of this model; may be repeated.")
     ] = None,
     experiment: Annotated[str | None, typer.Option(help="Only runs of this experiment.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, the newest first.")] = 20,
+    query: Annotated[
+        str,
+        typer.Option(
+            "--query", "-q", help="Such as 'lr > 0.01 AND val/accuracy >= 98%'; ? on a page explains it."
+        ),
+    ] = "",
+    sort: Annotated[
+        str, typer.Option(help="By this field, such as lr or -val/accuracy (falling).")
+    ] = "-created",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 20,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """List runs, the newest first."""
     with _connected(url, token) as client:
-        found = list(client.runs(state=state, model=model, experiment=experiment, limit=limit))
+        found = list(
+            client.runs(
+                state=state, model=model, experiment=experiment, q=query or None, sort=sort, limit=limit
+            )
+        )
         if as_json:
             _print_json([_plain(run, client) for run in found])
         elif found:

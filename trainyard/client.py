@@ -60,7 +60,8 @@ class Client:
     def runs(self, *, limit: int | None = None, **filters: str | Sequence[str] | None) -> Iterator[Run]:
         """Runs, the newest first, page by page as they are asked for; at most `limit`.
 
-        `filters`: experiment, state, model, dataset, tag, text, sort. Several values of one: a list.
+        `filters`: experiment, state, model, dataset, tag, text, sort, and `q`, a query such as `lr > 0.01 AND
+        val/accuracy >= 98%`. Several values of one: a list.
         """
         fixed = _pairs(filters)
         cursor: str | None = None
