@@ -16,7 +16,19 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from app import web
-from app.api import artifacts, compare, events, groups, metrics, points, predictions, runs, series, system
+from app.api import (
+    artifacts,
+    compare,
+    events,
+    export,
+    groups,
+    metrics,
+    points,
+    predictions,
+    runs,
+    series,
+    system,
+)
 from app.api.answers import AnswerCache
 from app.briefs import BriefCache
 from app.compaction import Compactor
@@ -72,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         artifacts.router,
         predictions.router,
         compare.router,
+        export.router,
     ):
         app.include_router(router)
     web.install(app)
