@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from app.compare import RunFacts, Verdict, judge
 from app.compare.keys import EXPANDED, KEYS
+from app.compare.matching import plan_match
 from ml.catalog import MODELS, OPTIMIZERS, SCHEDULES
 from ml.spec import RunSpec
 
@@ -385,3 +386,29 @@ def test_outside_scripts_that_say_nothing_are_not_one_group() -> None:
 
     named = judge([RunFacts("a", kind="external", spec={"model": "x"}), *runs[1:]], ["model"])
     assert "model" in {unknown.key for unknown in named.unknown}
+
+
+# -- the way to a fair comparison ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", sorted((set(FLIPS) & set(RunSpec.model_fields)) - {"dataset"}))
+@pytest.mark.parametrize("baseline", ["a", "b"])
+def test_the_matched_run_makes_the_comparison_controlled(key: str, baseline: str) -> None:
+    runs = [plain(facts("a")), plain(facts("b", {"model": "resnet8", **FLIPS[key][0]}, FLIPS[key][1]))]
+    (rerun,) = plan_match(runs, judge(runs), baseline).reruns
+    reference = next(run for run in runs if run.id == baseline)
+    assert (rerun.odd, rerun.reference) == ("b" if baseline == "a" else "a", baseline)
+    again = replace(reference, id="again", spec=rerun.spec.model_dump())
+    verdict = judge([reference, again])
+    assert (verdict.kind, verdict.subject) == ("controlled", ("model",))
+
+
+def plain(run: RunFacts) -> RunFacts:
+    """Without the field that no spec has yet."""
+    return replace(run, spec={name: value for name, value in run.spec.items() if name != "label_smoothing"})
+
+
+def test_missing_code_or_data_cannot_be_matched_by_a_setting() -> None:
+    runs = [facts("a"), facts("b", {"model": "resnet8"}, {"code": "0ther"})]
+    plan = plan_match(runs, judge(runs))
+    assert (plan.reruns, plan.obstacle, plan.keys) == ((), "not_settable", ("code",))
