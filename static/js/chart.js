@@ -15,7 +15,7 @@ const FINE_MS = 150; // a zoom has to stand still for this long before its windo
 const MOST_MEMBERS = 60;
 
 export class Chart {
-  // `page` is what all charts share: {store, groups, grouping, tokens(), single, nameOf, dragmode(), plan(chart), moved(chart, window)}.
+  // `page` is what all charts share: {store, groups, grouping, tokens(), single, nameOf, dragmode(), plan(chart), slide}.
   constructor(title, metrics, page) {
     Object.assign(this, { title, metrics, page, near: false, drawn: false, dragging: false, lines: [] });
     this.frame = document.querySelector("[data-chart-template]").content.firstElementChild.cloneNode(true);
@@ -25,7 +25,7 @@ export class Chart {
     this.plot = this.parts.plot;
     this.plot.setAttribute("aria-label", fill(words.chart_label, { title }));
     this.overlay = new Overlay(this);
-    this.frame.querySelector('[data-act="retry"]').addEventListener("click", () => this.want(true));
+    this.frame.querySelector('[data-act="retry"]').addEventListener("click", () => this.want({ again: true }));
     new ResizeObserver(() => this.drawn && !this.dragging && this.plot.clientWidth > 0 && this.resize()).observe(this.plot);
   }
 
@@ -57,7 +57,7 @@ export class Chart {
   // -- points --------------------------------------------------------------------------------------------------------
 
   // Asks for the points that this chart needs now; drawing follows when they are here.
-  want(again = false) {
+  want({ again = false, live = false } = {}) {
     const { store } = this.page;
     if (again) store.retry(this.metrics);
     if (view.group.length) this.wantGroups(this.metrics, again);
@@ -67,7 +67,7 @@ export class Chart {
       if (reduced.length && !view.group.length) store.want(reduced, view.smooth);
       this.wantWindow(this.window);
     }
-    this.page.plan(this);
+    this.page.plan(this, !live);
   }
 
   wantGroups(metrics, again) {
@@ -219,7 +219,7 @@ export class Chart {
     this.plot.on("plotly_relayouting", (change) => {
       this.dragging = true;
       this.overlay.hide();
-      if (change["xaxis.range[0]"] !== undefined) this.page.moved(this, this.rangeNow());
+      if (change["xaxis.range[0]"] !== undefined) this.page.slide.move(this, this.rangeNow());
     });
     this.plot.on("plotly_relayout", (change) => this.onRelayout(change));
     this.plot.on("plotly_doubleclick", () => this.resetZoom());
@@ -232,6 +232,7 @@ export class Chart {
 
   onRelayout(change) {
     this.dragging = false;
+    this.page.slide.end();
     const sideways = change["xaxis.range[0]"] !== undefined;
     const upwards = change["yaxis.range[0]"] !== undefined;
     if (upwards && (!this.panned || this.chosenHeight)) {

@@ -13,6 +13,7 @@ import { Legend } from "./legend.js";
 import { Pace } from "./pace.js";
 import { pageData, refreshFragments } from "./page.js";
 import { showRun, stateKey } from "./runview.js";
+import { Slide } from "./slide.js";
 import { Status } from "./status.js";
 import { Store } from "./store.js";
 import { openStream } from "./stream.js";
@@ -35,10 +36,10 @@ const page = {
   store, groups, grouping, single,
   tokens: () => tokens,
   nameOf,
-  plan: (chart, now) => pace.plan(chart, now),
-  moved: (source, window) => grid.near.forEach((chart) => chart !== source && chart.slide(window)),
+  plan: (chart, soon) => pace.plan(chart, soon),
+  slide: new Slide(() => grid.near),
   dragmode: () => (isTouch() ? false : toolbar.dragmode()),
-  dragChanged: () => grid.near.forEach((chart) => pace.plan(chart, true)),
+  dragChanged: () => grid.near.forEach((chart) => pace.plan(chart)),
 };
 const grid = new Grid(page, equip);
 const hover = new Hover(() => grid.near);
@@ -81,7 +82,7 @@ function hideChart(chart) {
 }
 
 // Points of a metric, or the state of reading them, have changed.
-function changed(metric) {
+function changed(metric, live = false) {
   const name = grid.chartOf(metric);
   if (!grid.charts.has(name) || !grid.charts.get(name).metrics.includes(metric)) {
     grid.arrange();
@@ -91,8 +92,7 @@ function changed(metric) {
   const chart = grid.charts.get(name);
   if (!chart?.near) return;
   if (view.group.length) groups.refreshSoon(metric, () => chart.wantGroups([metric], true));
-  chart.want();
-  legend?.show();
+  chart.want({ live });
 }
 
 const LAYOUT = ["y", "find", "closed"];
@@ -107,13 +107,12 @@ document.addEventListener("viewchange", ({ detail }) => {
   toolbar.show();
   legend?.show();
   if ([...detail].every((name) => [...LAYOUT, "full", "baseline"].includes(name))) return;
-  pace.rest = 0;
   for (const chart of grid.near) chart.want();
 });
 
 document.addEventListener("themechange", () => {
   tokens = readTokens();
-  for (const chart of grid.near) pace.plan(chart, true);
+  for (const chart of grid.near) pace.plan(chart);
 });
 
 function onRun(run) {
@@ -145,7 +144,7 @@ openStream([...store.runs.keys()], Object.fromEntries(runs.map((run) => [run.id,
   open: (again) => {
     if (!again) return;
     refreshFragments();
-    for (const chart of grid.near) chart.want(true);
+    for (const chart of grid.near) chart.want({ again: true });
   },
   run: onRun,
   points: ({ series }) => {
@@ -157,7 +156,7 @@ openStream([...store.runs.keys()], Object.fromEntries(runs.map((run) => [run.id,
     store.forget(run);
     grid.arrange();
     legend?.show();
-    for (const chart of grid.near) pace.plan(chart, true);
+    for (const chart of grid.near) pace.plan(chart);
     refreshFragments();
   },
 });

@@ -2,25 +2,32 @@
 
 const USUAL_MS = 200; // live points come a few times a second
 const SHARE = 4; // a round of drawing that took t is followed by a rest of 4 t
+const MOST_MS = 2000;
 
 export class Pace {
   constructor() {
     this.dirty = new Set();
-    this.asked = false;
+    this.timer = null;
+    this.drawing = false;
     this.rest = 0;
     this.ended = 0;
   }
 
-  // `now`: someone waits for it, as after a click.
-  plan(chart, now = false) {
+  // `soon`: someone waits for it, as after a click; live points have time.
+  plan(chart, soon = true) {
     this.dirty.add(chart);
-    if (now) this.rest = 0;
-    if (this.asked) return;
-    this.asked = true;
-    setTimeout(() => requestAnimationFrame(() => this.round()), Math.max(0, this.ended + this.rest - performance.now()));
+    if (soon) this.rest = 0;
+    if (this.drawing || (this.timer && !soon)) return;
+    clearTimeout(this.timer);
+    const wait = Math.max(0, this.ended + this.rest - performance.now());
+    this.timer = setTimeout(() => requestAnimationFrame(() => this.round()), wait);
   }
 
   async round() {
+    if (this.drawing) return;
+    this.drawing = true;
+    this.timer = null;
+    this.rest = USUAL_MS;
     const start = performance.now();
     const charts = [...this.dirty];
     this.dirty.clear();
@@ -33,11 +40,9 @@ export class Pace {
       await new Promise((resolve) => setTimeout(resolve)); // the mouse and the keyboard come between two charts
     }
     this.ended = performance.now();
-    this.rest = Math.max(USUAL_MS, SHARE * (this.ended - start));
-    this.asked = false;
-    for (const chart of this.dirty) {
-      this.plan(chart);
-      break;
-    }
+    if (this.rest) this.rest = Math.min(MOST_MS, Math.max(USUAL_MS, SHARE * (this.ended - start)));
+    this.drawing = false;
+    const [waiting] = this.dirty;
+    if (waiting) this.plan(waiting, this.rest === 0);
   }
 }

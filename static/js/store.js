@@ -26,7 +26,7 @@ class Layer {
 }
 
 export class Store {
-  // `changed(metric)` is called after points of a metric, or the state of reading them, have changed.
+  // `changed(metric, live)` is called after points of a metric, or the state of reading them, have changed.
   constructor(runs, changed) {
     this.runs = new Map(runs.map((run) => [run.id, run]));
     this.changed = changed;
@@ -196,7 +196,7 @@ export class Store {
       this.news += 1;
     }
     if (one.step.length > MOST) this.loadSoon(column.metric, run.id);
-    this.changed(column.metric);
+    this.changed(column.metric, true);
   }
 
   // Reads one run's series of a metric again, also as smoothed where that is shown.

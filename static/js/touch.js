@@ -37,7 +37,7 @@ export function attachTouch(chart, hover) {
       const { width, x } = middle();
       const span = ((pinch.to - pinch.from) * pinch.width) / width;
       const from = pinch.at - (span * (x - pinch.left)) / pinch.length;
-      chart.page.moved(null, [from, from + span]);
+      chart.page.slide.move(null, [from, from + span]);
       pinch.last = [from, from + span];
     } else hover.over(chart, event);
   });
