@@ -469,6 +469,13 @@ def test_a_hand_edited_address_is_named_and_the_rest_is_shown(http: httpx.Client
     assert "50.00 %" in html
 
 
+def test_without_runs_there_are_runs_and_experiments_to_choose(http: httpx.Client) -> None:
+    training(http, "one of them")
+    html = http.get("/compare?run=").text
+    assert "Which runs?" in html
+    assert 'href="/compare?experiment=matching"' in html
+
+
 def test_runs_with_nothing_in_common_show_dashes(http: httpx.Client) -> None:
     runs = [
         external(http, "a", {"bleu": [0.1]}),

@@ -282,6 +282,7 @@ def _pair(found: Statistics, pair: Pair, labels: Sequence[str]) -> PairRow:
         p_welch=say_p(pair.p_welch, WORDS),
         p_permutation=say_p(pair.permutation.p if pair.permutation else None, WORDS),
         p_paired=say_p(pair.paired.p if pair.paired else None, WORDS),
-        effect=formats.DASH if pair.effect is None else f"{pair.effect:+.2f}".replace("-", "−"),
+        # As the sentence tells the difference: of the group that it names first.
+        effect=formats.DASH if pair.effect is None else f"{abs(pair.effect):.2f}",
         mark=mark,
     )
