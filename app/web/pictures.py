@@ -73,6 +73,7 @@ class Pictures:
     title: str
     count: str
     note: str
+    wide: bool  # the classes have names that want room
     shown: list[Picture]
     clear_url: str | None
     earlier_url: str | None
@@ -116,6 +117,7 @@ def make_pictures(contest: Contest, show: Choice, link: Link, image_url: ImageUr
         title=show.title,
         count=ngettext("{n} image", "{n} images", len(places)).format(n=f"{len(places):,}"),
         note="" if page else _("There is no such image at this evaluation."),
+        wide=max(len(name) for name in contest.names) > 3,
         shown=[_picture(members, ballot, contest.names, place, image_url) for place in page],
         clear_url=link.images(show="", first=0) if show.value == CELL else None,
         earlier_url=link.images(first=first - PAGE) if first else None,
