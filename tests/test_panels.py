@@ -173,7 +173,7 @@ def test_deltas_are_points_differences_and_ratios() -> None:
     assert compare(0.25, 0.5, "difference", "lower") == ("−0.25", "better")
     assert compare(30.0, 20.0, "ratio", "lower") == ("×1.5", "worse")
     assert compare(10.0, 20.0, "ratio", None) == ("×0.5", "")
-    assert compare(0.5, 0.5, "points", "higher") == ("+0.00 points", "same")
+    assert compare(0.5, 0.5, "points", "higher") == ("=", "same")
     assert compare(1.0, 0.0, "ratio", "lower") == ("", ""), "no ratio to nothing"
     assert [seconds(v) for v in (0.837, 12.34, 125.0)] == ["0.84 s", "12.3 s", "2 min 5 s"]
 

@@ -22,6 +22,7 @@ from app.web.asked import NAMES as WRONG
 from app.web.contexts import ComparePage, Pair
 from app.web.deps import Db
 from app.web.download import summary_csv
+from app.web.forms import Choice
 from app.web.i18n import _
 from app.web.render import local_url, render
 from app.web.rows import RunRow, chart_facts, distinct_names, make_rows
@@ -34,7 +35,7 @@ from app.web.view import NAMES, Known, chart_data, read_view
 router = APIRouter()
 
 MAX_RUNS = 100
-PICKER_ROWS = 30
+PICKER_ROWS, PICKER_EXPERIMENTS = 30, 12
 MAX_PAIRS = 500
 PARAMETERS = (
     "experiment",
@@ -91,6 +92,7 @@ class _Read:
     rows: list[RunRow]
     results: dict[str, Result]
     picker: list[RunRow]
+    experiments: list[tuple[str, int]]
     members: int
 
 
@@ -102,6 +104,7 @@ def _read(s: Session, asked: list[str], experiment: str | None) -> _Read:
         rows=make_rows(s, found, distinct=True),
         results=read_results(s, found),
         picker=[] if found else make_rows(s, listing.list_runs(s, Filter(), limit=PICKER_ROWS)[0]),
+        experiments=[] if found else listing.list_experiments(s)[:PICKER_EXPERIMENTS],
         members=listing.count_runs(s, Filter(experiment=experiment)) if experiment else 0,
     )
 
@@ -134,6 +137,7 @@ def _page(request: Request, read: _Read) -> ComparePage:
         names=names,
         missing=[run_id[:50] for run_id in read.asked[:MAX_RUNS] if run_id not in by_id],
         picker=read.picker,
+        experiments=[Choice(name, f"{name} ({count})", False) for name, count in read.experiments],
         specs=make_specs(found, names, view.baseline),
         summary=table,
         csv_url=f"{local_url(request, 'compare_csv')}?{urlencode([('run', run.id) for run in found])}",

@@ -136,6 +136,7 @@ class ComparePage(Page):
     names: list[str]
     missing: list[str]
     picker: list[RunRow]
+    experiments: list[Choice]
     specs: SpecTable
     summary: SummaryTable
     csv_url: str

@@ -146,19 +146,17 @@ def seconds(value: float) -> str:
 
 def compare(value: float, base: float, kind: Delta, better: Direction | None) -> tuple[str, str]:
     """How a value differs from the baseline's: a text with its sign, and better, worse, same or nothing."""
+    gap = round((value - base) * 100, 2) if kind == "points" else value - base
+    if kind == "ratio" and base <= 0:
+        return "", ""
+    if gap == 0:
+        return "=", "same" if better else ""
     if kind == "ratio":
-        if base <= 0:
-            return "", ""
-        text, gap = f"×{value / base:.3g}", value - base
+        text = f"×{value / base:.3g}"
     elif kind == "points":
-        gap = round((value - base) * 100, 2)
-        text = _("{n} points").format(n=f"{gap:+.2f}")
+        text = _("{n} points").format(n=f"{gap:+.2f}".replace("-", "−"))
     else:
-        gap = value - base
-        text = f"{gap:+.4g}"
-    text = text.replace("-", "−") if kind != "ratio" else text
+        text = f"{gap:+.3g}".replace("-", "−")
     if better is None or not math.isfinite(gap):
         return text, ""
-    if gap == 0:
-        return text, "same"
     return text, "better" if (gap > 0) == (better == "higher") else "worse"

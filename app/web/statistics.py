@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 from starlette.datastructures import QueryParams
 
 from app.compare import RunFacts, Statistics, Verdict, measure
+from app.compare.metric import default_metric
 from app.compare.sentences import (
     label_groups,
     say_left_out,
@@ -102,15 +103,15 @@ class _Question:
 def read_choice(query: QueryParams, results: Sequence[Result]) -> tuple[str | None, At, list[str]]:
     """The metric and the end that the address asks for, or the usual ones; a notice for what there is not."""
     metrics, _count = shown_metrics(results, everything=True)
-    wanted, end = query.get("metric") or "", query.get("at") or "best"
+    wanted, end = query.get("metric") or "", query.get("at") or "last"
     notices = []
     if wanted and wanted not in metrics:
         text = _("None of these runs has measured “{metric}” (yet): the statistics show another one.")
         notices.append(text.format(metric=wanted[:60]))
     if end not in ("best", "last"):
         notices.append(_("“at” in the address is best or last, not “{value}”.").format(value=end[:60]))
-    metric = wanted if wanted in metrics else next(iter(metrics), None)
-    return metric, "last" if end == "last" else "best", notices
+    usual = default_metric({str(i): list(result.metrics.values()) for i, result in enumerate(results)})
+    return wanted if wanted in metrics else usual, "best" if end == "best" else "last", notices
 
 
 def make_statistics(
@@ -140,6 +141,7 @@ def make_statistics(
     found = _measure(_Question(key, runs, verdict, values, share))
     labels = label_groups(verdict.groups, WORDS, names)
     crowded = len(verdict.groups) > MAX_GROUPS
+    tested = any(pair.p is not None for pair in found.pairs)
     groups = [] if crowded else _groups(found, labels, {row.id: row.colour for row in rows}, names)
     return StatisticsPanel(
         metrics=_metric_choices(results, metric),
@@ -149,7 +151,7 @@ def make_statistics(
         sentence=say_result(found, labels, WORDS),
         groups=groups,
         ends=_ends(found, share),
-        pairs=[] if crowded else [_pair(found, pair, labels) for pair in found.pairs],
+        pairs=[] if crowded or not tested else [_pair(found, pair, labels) for pair in found.pairs],
         method=say_method(found, WORDS),
         left_out=say_left_out(found, names, WORDS),
         empty=_("These runs form {n} groups, too many to draw: group them by fewer settings.").format(
