@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,8 +25,8 @@ from app.chunks import (
 from app.models import MetricChunk, MetricSummary
 
 __all__ = [  # what callers need of the blocks that they write and read
-    "CHUNK_COLUMNS", "EMPTY", "Block", "Flushed", "Points", "append_chunks", "count_points", "list_summaries",
-    "make_block", "read_blocks", "read_since", "truncate_after",
+    "CHUNK_COLUMNS", "EMPTY", "Block", "Flushed", "Head", "Points", "append_chunks", "count_points",
+    "list_summaries", "make_block", "read_blocks", "read_chunks", "read_heads", "read_since", "truncate_after",
 ]  # fmt: skip
 
 # -- write ----------------------------------------------------------------------------------------------------------
@@ -170,6 +170,54 @@ def read_blocks(
     for run_id, metric, *chunk in s.connection().execute(query.order_by(*_ORDER)):
         found.setdefault((run_id, metric), []).append(Packed(*chunk))
     return {key: cut_block(join_packed(chunks), from_step, to_step) for key, chunks in found.items()}
+
+
+class Head(NamedTuple):
+    """What is known of a chunk without opening it: its ends and extremes, if all of it is finite."""
+
+    seq: int
+    first_step: int
+    last_step: int
+    length: int
+    min_step: int
+    max_step: int
+    first: float
+    min: float
+    max: float
+    last: float
+    nonfinite: int | None
+
+
+_HEAD: list[Any] = [
+    MetricChunk.seq,
+    MetricChunk.first_step,
+    MetricChunk.last_step,
+    MetricChunk.count,
+    MetricChunk.min_step,
+    MetricChunk.max_step,
+    MetricChunk.first,
+    MetricChunk.min,
+    MetricChunk.max,
+    MetricChunk.last,
+    MetricChunk.nonfinite,
+]
+
+
+def read_heads(s: Session, run_id: str, metric: str) -> list[Head]:
+    """Every chunk of a series, in order of flush, unopened."""
+    mine = (col(MetricChunk.run_id) == run_id, col(MetricChunk.metric) == metric)
+    rows = s.connection().execute(select(*_HEAD).where(*mine).order_by(col(MetricChunk.seq)))
+    return [Head(*row) for row in rows]
+
+
+def read_chunks(s: Session, run_id: str, metric: str, seqs: Sequence[int]) -> Iterator[tuple[int, Packed]]:
+    """These chunks of a series, without times."""
+    columns: list[Any] = [MetricChunk.seq, *_PACKED[2:], literal(b"")]
+    mine = (col(MetricChunk.run_id) == run_id, col(MetricChunk.metric) == metric)
+    for first in range(0, len(seqs), 500):
+        some = col(MetricChunk.seq).in_(seqs[first : first + 500])
+        for seq, *chunk in s.connection().execute(select(*columns).where(*mine, some)):
+            yield seq, Packed(*chunk)
 
 
 def count_points(s: Session, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[tuple[str, str], int]:

@@ -28,10 +28,11 @@ from app.api.windows import (
     read_revisions,
     why_empty,
 )
-from app.axes import CLOCKS, Axis, x_values
-from app.chunks import EMPTY, Block, Floats
+from app.axes import CLOCKS, Axis, x_of_steps, x_values
+from app.chunks import EMPTY, Block, Floats, Ints
 from app.columns import Format, json_floats, odd_points, typed
 from app.models import Run
+from app.outline import read_outline
 from app.reduce import reduce_to
 from app.smooth import smooth_values
 
@@ -109,12 +110,34 @@ def _encode(
     for some in _batches(pairs, counts):
         run_ids, names = (sorted(set(column)) for column in zip(*some, strict=True))
         facts = find_runs(s, run_ids) if asked.axis != "step" else {}
-        clock = asked.axis in CLOCKS
-        blocks = series.read_blocks(s, run_ids, names, *window.steps(asked.axis), times=clock)
+        outline = None
+        if counts.get(some[0], 0) > POINTS_AT_ONCE:  # then it is alone
+            outline = _read_outline(s, some[0], facts.get(some[0][0]), asked)
+        if outline is None:
+            clock = asked.axis in CLOCKS
+            blocks = series.read_blocks(s, run_ids, names, *window.steps(asked.axis), times=clock)
+        else:
+            blocks = {some[0]: outline[0]}
         for run_id, name in some:
             found = _one(facts.get(run_id), blocks.get((run_id, name), EMPTY), asked)
+            if outline is not None:
+                found["total"] = outline[1]
             about = {"run": run_id, "metric": name}
             yield (run_id, name), to_json(about | found | {"cursor": rows[run_id].seq})
+
+
+def _read_outline(s: Session, pair: Pair, run: Run | None, asked: Asked) -> tuple[Block, int] | None:
+    """What stands for a very long series, and how many points it stands for; None where all of it is needed."""
+    if asked.smooth or asked.axis in CLOCKS:
+        return None
+
+    def x_of(steps: Ints) -> Floats:
+        x = steps.astype(np.float64) if run is None else x_of_steps(asked.axis, run, steps)
+        return np.empty(0) if x is None else x
+
+    if not len(x_of(np.ones(1, np.int64))):
+        return None
+    return read_outline(s, *pair, x_of, asked.window, asked.points)
 
 
 def _batches(pairs: Sequence[Pair], counts: Mapping[Pair, int]) -> Iterator[list[Pair]]:
