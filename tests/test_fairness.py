@@ -378,6 +378,22 @@ def test_an_outside_script_is_asked_for_what_it_does_not_say() -> None:
     assert confounders(verdict) == ["pretrained"]
 
 
+def test_the_texts_of_scripts_are_read_as_what_they_are() -> None:
+    said = {
+        "model": "VIT",
+        "lr": "1e-2",
+        "pretrained": "True",
+        "nesterov": "False",
+        "commit": "12e4567",
+        "seed": "3",
+    }
+    meant = {"model": "vit", "lr": 0.01, "pretrained": True, "nesterov": False, "code": "12e4567", "seed": 3}
+    runs = [RunFacts(name, kind="external", spec=spec) for name, spec in (("a", said), ("b", meant))]
+    assert judge(runs).kind == "incomplete"
+    other = RunFacts("c", kind="external", spec=meant | {"code": "12e04567"})
+    assert judge([runs[1], other]).subject == ("code",)
+
+
 def test_outside_scripts_that_say_nothing_are_not_one_group() -> None:
     runs = [RunFacts(name, kind="external") for name in "ab"]
     verdict = judge(runs)

@@ -67,6 +67,8 @@ NOTHING = (None, False, 0, "", "none", "no", "false", "0")
 MUST_KNOW = {*RunSpec.model_fields, "data_digest", "code"} - {*EXPANDED, "device"}
 TAKES_MOMENTUM = ("sgd",)
 
+VERBATIM = ("code", "data_digest", "val_digest", "device_name")  # 12e4567 is a commit, no number
+
 # Other words for our fields, as scripts use them.
 ALIASES: Mapping[str, str] = {
     "arch": "model", "architecture": "model", "model_name": "model",
@@ -148,12 +150,14 @@ def _external(run: RunFacts) -> dict[str, Any]:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """An outside script's value in our form: numbers may come as text, names in capitals."""
+    """An outside script's value in our form: numbers and truths may come as text, names in capitals."""
     if name in IMPLIED and (value.lower() if isinstance(value, str) else value) in NOTHING:
         return IMPLIED[name]
-    if not isinstance(value, str):
+    if not isinstance(value, str) or name in VERBATIM:
         return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
     try:
         return float(value)
     except ValueError:
-        return value.lower() if name in KEYS and name not in ("device_name", "code") else value
+        return value.lower() if name in KEYS else value
