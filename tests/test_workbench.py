@@ -261,6 +261,23 @@ def test_a_zoom_is_every_charts_and_reads_the_window_again(page: Page, six: list
     until(page, "Validation accuracy", "p.layout.xaxis.range[1] > 4900")
 
 
+def test_moving_with_shift_keeps_the_span_and_fits_y(page: Page, six: list[str]) -> None:
+    page.goto(address(six, ("zoom", "1000,1500")))
+    until(page, "Training loss", "p.data.length === 6")
+    plot = chart(page, "Training loss").locator(".chart-plot")
+    drag(page, plot, 0.7, 0.2, key="Shift")
+    until(page, "Training loss", "Math.abs(p.layout.xaxis.range[0] - 1250) < 5")
+    assert plot.evaluate("p => p.layout.xaxis.range[1] - p.layout.xaxis.range[0]") == pytest.approx(500)
+    until(page, "Validation accuracy", "Math.abs(p.layout.xaxis.range[0] - 1250) < 5")
+    wait_for_address(page, "zoom=12")
+    assert "ylim" not in asked(page)
+    plot.focus()
+    page.keyboard.press("-")
+    until(page, "Training loss", "p.layout.xaxis.range[1] - p.layout.xaxis.range[0] > 990")
+    page.keyboard.press("0")
+    until(page, "Training loss", "p.layout.xaxis.range[1] > 4900")
+
+
 def test_a_zoom_stays_while_live_points_come(page: Page, stack: Stack, store: Database) -> None:
     run = make_run(store, "growing", {"train/loss": noisy(1, 3_000)}, ended=False)
     page.goto(address([run]))

@@ -4,13 +4,12 @@ import { isLogX, rawRange } from "./axes.js";
 import { chanceLevel, heightOf, hintOf, kindOf, legendName, noteOf, summaryOf } from "./captions.js";
 import { fill } from "./format.js";
 import { groupLines, isSmoothed, runLines } from "./lines.js";
-import { layoutOf } from "./layout.js";
+import { CONFIG, layoutOf } from "./layout.js";
 import { Overlay } from "./overlay.js";
 import { memberTrace, tracesOf } from "./traces.js";
 import { setView, toggled, view } from "./view.js";
 import { words } from "./words.js";
 
-const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false, scrollZoom: false };
 const FINE_MS = 150; // a zoom has to stand still for this long before its window is read
 const MOST_MEMBERS = 60;
 
@@ -25,6 +24,7 @@ export class Chart {
     this.plot = this.parts.plot;
     this.plot.setAttribute("aria-label", fill(words.chart_label, { title }));
     this.overlay = new Overlay(this);
+    this.plot.addEventListener("pointerdown", (event) => this.beforeDrag(event), true);
     this.frame.querySelector('[data-act="retry"]').addEventListener("click", () => this.want({ again: true }));
     new ResizeObserver(() => this.drawn && !this.dragging && this.plot.clientWidth > 0 && this.resize()).observe(this.plot);
   }
@@ -225,6 +225,13 @@ export class Chart {
     this.plot.on("plotly_doubleclick", () => this.resetZoom());
   }
 
+  // Moving goes sideways, unless y was zoomed too: otherwise y fits what the window holds. Shift swaps moving and zooming.
+  beforeDrag(event) {
+    if (!this.drawn) return;
+    this.moves = (this.page.dragmode() === "pan") !== event.shiftKey;
+    this.plot._fullLayout.yaxis.fixedrange = this.moves && !this.chosenHeight;
+  }
+
   rangeNow() {
     const { range } = this.plot._fullLayout.xaxis;
     return rawRange(view.x, isLogX(view), range);
@@ -235,7 +242,7 @@ export class Chart {
     this.page.slide.end();
     const sideways = change["xaxis.range[0]"] !== undefined;
     const upwards = change["yaxis.range[0]"] !== undefined;
-    if (upwards && (!this.panned || this.chosenHeight)) {
+    if (upwards && (!this.moves || this.chosenHeight)) {
       const { range } = this.plot._fullLayout.yaxis;
       this.chooseHeight(this.log ? range.map((end) => 10 ** end) : range);
     }

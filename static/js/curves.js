@@ -102,6 +102,7 @@ document.addEventListener("viewchange", ({ detail }) => {
     store.clear();
     groups.found.clear();
   }
+  if (detail.has("smooth")) store.forgetSmooth(view.smooth);
   if (LAYOUT.some((name) => detail.has(name))) grid.arrange();
   if (detail.has("full")) full.follow();
   toolbar.show();

@@ -57,7 +57,7 @@ export class Grid {
     const bySection = Map.groupBy(shown, ([name]) => this.sectionOf(name));
     const order = [...bySection.keys()].sort((a, b) => this.sectionRank(a) - this.sectionRank(b) || a.localeCompare(b));
     for (const [prefix, section] of this.sections) if (!bySection.has(prefix)) section.remove();
-    for (const prefix of order) this.fill(prefix, bySection.get(prefix), order.length > 1);
+    for (const prefix of order) this.fill(prefix, bySection.get(prefix));
     this.showEmpty(shown.length);
   }
 
@@ -80,7 +80,7 @@ export class Grid {
     this.observer.observe(fresh.frame);
   }
 
-  fill(prefix, found, several) {
+  fill(prefix, found) {
     const section = this.sections.get(prefix) ?? this.makeSection(prefix);
     const name = prefix === "" ? words.group_main : (words[`group_${prefix}`] ?? prefix);
     const open = !view.closed.includes(prefix || "-");
@@ -88,9 +88,8 @@ export class Grid {
     button.querySelector("[data-part=name]").textContent = name;
     button.querySelector("[data-part=count]").textContent = String(found.length);
     button.setAttribute("aria-expanded", String(open));
-    section.querySelector("h2").hidden = !several;
     const body = section.querySelector(".chart-grid");
-    body.hidden = !open && several;
+    body.hidden = !open;
     const leaf = (one) => one.slice(one.lastIndexOf("/") + 1);
     found.sort(([a], [b]) => rank(FIRST, leaf(a), 9) - rank(FIRST, leaf(b), 9) || a.localeCompare(b));
     const frames = found.map(([, chart]) => (chart.frame.closest("dialog") ? null : chart.frame)).filter(Boolean);

@@ -219,6 +219,16 @@ export class Store {
     }
   }
 
+  // What was smoothed in another way is not wanted any more: the slider passes many values.
+  forgetSmooth(but) {
+    for (const held of [this.layers, this.windows]) {
+      for (const key of held.keys()) {
+        const smooth = Number(key.slice(key.lastIndexOf("\n") + 1));
+        if (smooth && smooth !== but) held.delete(key);
+      }
+    }
+  }
+
   // Everything is read again when it is wanted next: for another axis.
   clear() {
     this.layers.clear();
