@@ -6,6 +6,18 @@ import { words } from "./words.js";
 
 let drawn = 0;
 
+// Dates on an axis as everywhere on our pages, in any language: 2026-11-23.
+const ISO = { year: "%Y", month: "%Y-%m", dayMonth: "%m-%d", dayMonthYear: "%Y-%m-%d" };
+export const CONFIG = {
+  displayModeBar: false,
+  responsive: false,
+  doubleClick: false,
+  showTips: false,
+  scrollZoom: false,
+  locale: "iso",
+  locales: { iso: { dictionary: {}, format: ISO } },
+};
+
 // `height` is the range of y, or null for one that fits the points; `kind` says what the metric is.
 export function layoutOf(tokens, { kind, chance, height, log, dragmode }) {
   drawn += 1;
@@ -38,7 +50,8 @@ export function layoutOf(tokens, { kind, chance, height, log, dragmode }) {
       showline: true,
       ticks: "outside",
       ticklen: 4,
-      nticks: 8,
+      nticks: view.x === "time" ? 5 : 8, // a time of day is wide
+      tickangle: 0,
       title: { text: words[`x_${view.x}`], standoff: 6, font: { size: 11, color: tokens.muted } },
       ...(!logx && ["step", "samples"].includes(view.x) ? { tickformat: ",~d" } : {}),
       ...(logx ? { dtick: 1 } : {}),
