@@ -211,6 +211,8 @@ def test_figures_follow_a_run_while_it_trains_and_nothing_jumps(stack: Stack, op
     assert order(page) == ["other", "live"]
     same = page.locator("#settings details.same")
     same.locator("summary").click()
+    star = page.locator("[data-summary] tbody tr", has_text="live").locator(".star")
+    star.focus()
     region = page.locator("#summary .table-scroll")
     region.evaluate("element => { element.scrollLeft = 60; }")
     mark(page)
@@ -218,6 +220,7 @@ def test_figures_follow_a_run_while_it_trains_and_nothing_jumps(stack: Stack, op
     cell = page.locator("[data-summary] tbody tr", has_text="live").locator("td", has_text="75.00 %").first
     expect(cell).to_be_attached(timeout=20_000)
     assert order(page) == ["live", "other"], "sorted by the new figures"
+    expect(star).to_be_focused()
     expect(same).to_have_attribute("open", "")
     assert region.evaluate("element => element.scrollLeft") == 60
     assert stayed(page)

@@ -11,6 +11,7 @@ export function pageData() {
 }
 
 let asked = null;
+let latest = 0;
 
 // Fetch this page again and swap its [data-fragment] parts (or, with data-morph, change
 // only what differs in them): the templates stay the only place that writes HTML.
@@ -19,10 +20,12 @@ export function refreshFragments(keep = () => {}, wait = 250) {
   if (asked) return;
   asked = setTimeout(async () => {
     asked = null;
+    const mine = ++latest;
     try {
       const answer = await fetch(location.href, { headers: { accept: "text/html" } });
       if (!answer.ok) return;
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (mine !== latest) return; // asked before the last choice
       for (const part of document.querySelectorAll("[data-fragment]")) {
         const name = CSS.escape(part.dataset.fragment);
         const replacement = fresh.querySelector(`[data-fragment="${name}"]`);

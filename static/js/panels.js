@@ -6,6 +6,8 @@ import { setView, writeAddress } from "./view.js";
 
 const FOLLOW_MS = 4000;
 let following = null;
+let askedAt = 0;
+let took = 0;
 
 // Puts one parameter into the address; no values take it out.
 function setParameter(name, values) {
@@ -37,11 +39,18 @@ document.addEventListener("viewchange", ({ detail }) => {
   refreshFragments(() => {}, 0);
 });
 
-// The figures of a run that trains; the state of a run is followed by the charts.
+// The figures of runs that train (their states are followed with the charts): every few seconds, and where the page takes
+// long to make, so seldom that the server has a tenth of its time for it at most.
 document.addEventListener("runchange", () => {
   if (following || document.hidden) return;
   following = setTimeout(() => {
     following = null;
+    askedAt = performance.now();
     refreshFragments(() => {}, 0);
-  }, FOLLOW_MS);
+  }, Math.max(FOLLOW_MS, 10 * took));
+});
+
+document.addEventListener("refreshed", () => {
+  if (askedAt) took = performance.now() - askedAt;
+  askedAt = 0;
 });
