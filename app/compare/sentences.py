@@ -49,13 +49,13 @@ def say_mean(sample: Sample, share: bool, words: Words) -> str:
     _ = words.translate
     if sample.mean is None:
         return _("nothing measured")
-    factor, unit = (100.0, " %") if share else (1.0, "")
+    factor, unit = (100.0, _("{n} %")) if share else (1.0, "{n}")
     mean, std = sample.mean * factor, None if sample.std is None else sample.std * factor
     if std is None:
-        return _("{mean}, n = 1").format(mean=_number(mean, 2 if share else _digits(mean)) + unit)
+        return _("{mean}, n = 1").format(mean=unit.format(n=_number(mean, 2 if share else _digits(mean))))
     digits = 2 if share else _digits(std or mean)
     return _("{mean} ± {std}, n = {n}").format(
-        mean=_number(mean, digits), std=_number(std, digits) + unit, n=sample.n
+        mean=_number(mean, digits), std=unit.format(n=_number(std, digits)), n=sample.n
     )
 
 

@@ -20,7 +20,7 @@ TAGS = {"en": "en", "zh": "zh-Hans"}  # BCP 47, for `<html lang>` and Content-La
 DEFAULT = "en"
 FOLDER = Path(__file__).parent / "locale"
 SENTENCE = "sentence"  # msgctxt of what is written below the web: errors, events, phases
-MAX_SENTENCE = 2_000  # characters that are matched with patterns
+MAX_SENTENCE = 1_000  # characters that are matched with patterns
 
 # Set once a request (app/web/language.py). Routes run in threads, to which Starlette hands a copy of the context.
 language: ContextVar[str] = ContextVar("language", default=DEFAULT)

@@ -180,7 +180,7 @@ def make_classes(
                 ],
             )
         )
-    return ClassTable(f"{low * 100:g} %", "100 %", lines)
+    return ClassTable(_("{n} %").format(n=f"{low * 100:g}"), _("{n} %").format(n=100), lines)
 
 
 def _floor(share: float) -> float:
