@@ -145,6 +145,10 @@ def test_a_confounded_pair_and_the_spec_that_would_match(api: Api) -> None:
 
     (turned,) = api.compare(first, second, baseline=second)["matched"]
     assert (turned["run"], turned["spec"]["batch_size"]) == (first, 256)
+    sizes = next(
+        f for f in api.compare(first, second, baseline=first)["differences"] if f["field"] == "batch_size"
+    )
+    assert sizes["deltas"][second] == {"absolute": 192.0, "relative": 3.0}
     assert "chance cannot be told from a difference" in found["statistics"]["text"]
 
 

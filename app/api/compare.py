@@ -9,7 +9,17 @@ from fastapi import APIRouter, Query
 
 from app import listing, series
 from app.api.deps import Db
-from app.compare import Field, RunFacts, Sample, Statistics, Verdict, diff_specs, facts_of, judge
+from app.compare import (
+    Field,
+    RunFacts,
+    Sample,
+    Statistics,
+    Verdict,
+    deltas,
+    diff_specs,
+    facts_of,
+    judge,
+)
 from app.compare.explanation import say_note, say_unknown, say_verdict
 from app.compare.facts import flatten
 from app.compare.keys import KEYS
@@ -38,8 +48,9 @@ def compare_runs(
     """Spec diff, fairness verdict and statistics over seeds of these runs.
 
     `group` names what is compared (`model`, `lr`, `model_options.activation`); by default the model where it differs,
-    else the one setting that differs. `baseline`: a run whose group all others are compared with, and whose settings
-    `matched` takes; else every pair. `metric` is the validation accuracy by default, `at` its last or best value.
+    else the one setting that differs. `baseline`: a run whose group all others are compared with, whose settings
+    `matched` takes, and from which `deltas` count; else every pair. `metric` is the validation accuracy by default,
+    `at` its last or best value.
 
     `verdict.kind`: `single`, `identical`, `replicates` (only seeds differ), `controlled`, `confounded`, or `incomplete`
     (what is `unknown` cannot be checked yet). `matched` holds the specs to run for a fair comparison, where some are.
@@ -57,8 +68,8 @@ def compare_runs(
     found = None if asked is None else measure_metric(facts, verdict, summaries, asked, at, baseline)
     return {
         "runs": [{"id": row.id, "name": row.name, "state": row.state, "kind": row.kind} for row in rows],
-        "differences": [_field(field) for field in diff.differing],
-        "partial": [_field(field) for field in diff.partial],
+        "differences": [_field(field, baseline) for field in diff.differing],
+        "partial": [_field(field, None) for field in diff.partial],
         "same": {field.field: next(iter(field.values.values())) for field in diff.same},
         "verdict": _verdict(verdict, names),
         "statistics": None if found is None else _statistics(found, names),
@@ -84,8 +95,15 @@ def _check(
             )
 
 
-def _field(field: Field) -> Json:
-    return {"field": field.field, "title": english_title(field.field), "values": dict(field.values)}
+def _field(field: Field, baseline: str | None) -> Json:
+    """With how far each number is from the baseline's, where there is one."""
+    found: Json = {"field": field.field, "title": english_title(field.field), "values": dict(field.values)}
+    if baseline is not None:
+        changes = deltas(field.values, baseline)
+        found["deltas"] = {
+            run: {"absolute": one.absolute, "relative": one.relative} for run, one in changes.items()
+        }
+    return found
 
 
 def _verdict(verdict: Verdict, names: dict[str, str]) -> Json:
