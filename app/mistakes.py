@@ -49,13 +49,20 @@ def hold_ballot(evaluations: Sequence[tuple[Labels, Answers]]) -> Ballot:
     the same validation set."""
     labels = [of for of, _ in evaluations]
     shared = np.sort(labels[0].index)
-    for of in labels[1:]:
-        shared = np.intersect1d(shared, of.index, assume_unique=True)
-    columns = []
-    for of, answers in evaluations:
-        order = np.argsort(of.index)
-        place = order[np.searchsorted(of.index, shared, sorter=order)]
-        columns.append((of.label[place], answers.predicted[place], answers.confidence[place]))
+    places: list[Ints] = []
+    for i, of in enumerate(labels):  # as a rule all are the same: then each is one comparison
+        if i and not np.array_equal(of.index, labels[i - 1].index):
+            shared = np.intersect1d(shared, of.index, assume_unique=True)
+    for i, of in enumerate(labels):
+        if i and np.array_equal(of.index, labels[i - 1].index):
+            places.append(places[-1])
+        else:
+            order = np.argsort(of.index)
+            places.append(order[np.searchsorted(of.index, shared, sorter=order)])
+    columns = [
+        (of.label[place], answers.predicted[place], answers.confidence[place])
+        for place, (of, answers) in zip(places, evaluations, strict=True)
+    ]
     return Ballot(
         labels[0].classes,
         shared,
@@ -65,20 +72,18 @@ def hold_ballot(evaluations: Sequence[tuple[Labels, Answers]]) -> Ballot:
     )
 
 
-def disagreement(ballot: Ballot) -> Floats:
-    """[N]: the share of pairs of runs that answered differently; 0 for a single run.
+def disagreement(ballot: Ballot, places: Ints | None = None) -> Floats:
+    """The share of pairs of runs that answered differently, for each image or for those at `places`; 0 for one run.
 
     (R^2 - sum of c_k^2) / (R (R - 1)), with c_k the number of runs that answered k.
     """
-    runs, images = ballot.predicted.shape
+    predicted = ballot.predicted if places is None else ballot.predicted[:, places]
+    runs, images = predicted.shape
     if runs < 2:
         return np.zeros(images)
-    answers = np.sort(ballot.predicted, axis=0)
-    same = np.zeros(images)
-    for gap in range(1, runs):  # equal answers stand together now: a pair `gap` apart agrees if its ends do
-        same += (answers[gap:] == answers[:-gap]).sum(0)
-    pairs = runs * (runs - 1) / 2
-    return np.asarray((pairs - same) / pairs)
+    cells = (np.arange(images) * ballot.classes + predicted).ravel()
+    votes = np.bincount(cells, minlength=images * ballot.classes).reshape(images, ballot.classes)
+    return np.asarray((runs**2 - (votes**2).sum(1)) / (runs * (runs - 1)))
 
 
 def choose(ballot: Ballot, show: Show, a: int, b: int) -> Mask:
@@ -109,4 +114,4 @@ def order(ballot: Ballot, chosen: Mask, by: int | None = None) -> Ints:
     if by is not None:
         return places[np.lexsort((places, -ballot.confidence[by, places]))]
     sure = ballot.confidence[:, places].mean(0)
-    return places[np.lexsort((places, -sure, -disagreement(ballot)[places]))]
+    return places[np.lexsort((places, -sure, -disagreement(ballot, places)))]

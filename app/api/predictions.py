@@ -149,24 +149,24 @@ def _row(members: list[str], run_id: str | None, usual: int, field: str) -> int:
 def _images(
     ballot: Ballot, places: Ints, members: list[str], names: list[str], val_digest: str | None
 ) -> list[Json]:
-    apart = mistakes.disagreement(ballot)
+    apart, wrong = mistakes.disagreement(ballot, places), ballot.wrong
     return [
         {
             "index": int(ballot.index[place]),
             "truth": names[ballot.label[place]],
-            "disagreement": round(float(apart[place]), 4),
+            "disagreement": round(float(apart[i]), 4),
             "url": f"/api/v1/validation/{val_digest}/{ballot.index[place]}.png" if val_digest else None,
             "answers": [
                 {
                     "run": run_id,
                     "answer": names[ballot.predicted[row, place]],
                     "confidence": round(float(ballot.confidence[row, place]), 4),
-                    "right": not ballot.wrong[row, place],
+                    "right": not wrong[row, place],
                 }
                 for row, run_id in enumerate(members)
             ],
         }
-        for place in places.tolist()
+        for i, place in enumerate(places.tolist())
     ]
 
 

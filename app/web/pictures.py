@@ -158,7 +158,7 @@ def _picture(
     members: Sequence[Judged], ballot: Ballot, names: Sequence[str], place: int, image_url: ImageUrl
 ) -> Picture:
     index, truth = int(ballot.index[place]), names[ballot.label[place]]
-    right = ~ballot.wrong[:, place]
+    right = np.equal(ballot.predicted[:, place], ballot.label[place])
     rest = len(members) - MAX_ANSWERS
     return Picture(
         image_url(index),
