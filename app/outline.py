@@ -74,10 +74,13 @@ def _assemble(
         [(h.first_step, h.min_step, h.max_step, h.last_step) for h in kept], np.int64
     ).ravel()
     numbers = np.asarray([(h.first, h.min, h.max, h.last) for h in kept], np.float64).ravel()
-    steps = np.concatenate([*(block.steps for block in opened.values()), corners])
-    values = np.concatenate([*(block.values for block in opened.values()), numbers])
-    steps, where = np.unique(steps, return_index=True)
-    return Block(steps, np.broadcast_to(np.float64(np.nan), steps.shape), values[where]), total
+    blocks = [opened[seq] for seq in sorted(opened)]
+    steps = np.concatenate([*(block.steps for block in blocks), corners])
+    values = np.concatenate([*(block.values for block in blocks), numbers])
+    order = np.argsort(steps, kind="stable")  # two runs in order, nearly: a merge
+    steps, values = steps[order], values[order]
+    fresh = np.append(True, steps[1:] != steps[:-1])  # an end may be an extreme
+    return Block(steps[fresh], np.broadcast_to(np.float64(np.nan), int(fresh.sum())), values[fresh]), total
 
 
 def _open(

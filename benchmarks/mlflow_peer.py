@@ -32,7 +32,9 @@ def server(python: str, directory: Path) -> Iterator[httpx.Client]:
         ) as one,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=120) as http,
     ):
-        processes.wait_for(lambda: processes.answers(f"{http.base_url}health"), "MLflow", 120, process=one)
+        processes.wait_for(
+            lambda: processes.answers(f"http://127.0.0.1:{port}/health"), "MLflow", 120, process=one
+        )
         yield http
 
 

@@ -124,6 +124,7 @@ def test_the_api_tells_the_same_of_a_long_series(
 
     def told(most: int) -> object:
         monkeypatch.setattr(api, "POINTS_AT_ONCE", most)
+        monkeypatch.setattr(api, "LONG_POINTS", most)
         with db.read() as s:
             rows = {run_id: Revision(run_id, 1, 1)}
             return [(pair, json.loads(text)) for pair, text in api._encode(s, [(run_id, "m")], rows, asked)]
