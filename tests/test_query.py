@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from html import unescape
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from app.models import MetricSummary, Run
 from app.query import And, Compare, Node, Not, Or, Value, Word
 from app.runs import NewRun
 from app.search import COMPARISONS, as_number, as_span
+from app.settings import ROOT
 
 EACH = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DAY = 1_789_776_000.0  # 2026-09-19T00:00:00Z
@@ -547,3 +548,11 @@ def test_odd_keys_are_found_as_they_are_written(db: Database) -> None:
             make_run(s, name=key, spec={key: 1})
         for key in keys:
             assert found(s, f'spec."{key}" = 1') == [key]
+
+
+def test_the_examples_of_the_help_can_be_asked(library: Session) -> None:
+    page = (ROOT / "templates" / "help.html").read_text()
+    examples = [unescape(text) for text in re.findall(r"<code>([^<]+)</code>", page)]
+    assert len(examples) >= 10
+    for example in examples:
+        found(library, example)

@@ -319,6 +319,12 @@ def test_tags_and_notes_are_edited_without_javascript(http: httpx.Client, shelf:
     row = http.get(f"/api/v1/runs/{run}").json()
     assert (row["tags"], row["notes"], row["experiment"]) == (["t1", "new"], "a note", "shelf")
     assert "a note" in http.get("/?experiment=shelf").text
+    assert "a note" in http.get(f"/runs/{run}").text
+    assert (
+        http.post(f"/runs/{run}/edit", data={"name": "shelf b", "tags": "t1", "notes": ""}).status_code == 303
+    )
+    assert http.get(f"/api/v1/runs/{run}").json()["experiment"] is None
+    http.patch(f"/api/v1/runs/{run}", json={"experiment": "shelf"})
 
 
 # -- many at once -----------------------------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ class RunPage(Page):
     section: ClassVar[str] = "runs"
     run: RunRow
     actions: list[str]
+    notes: str
     again_url: str | None
     spec: list[Fact]
     resolved: list[Fact]

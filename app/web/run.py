@@ -50,6 +50,7 @@ def _read(request: Request, s: Session, run: Run) -> RunPage:
     return RunPage(
         run=row,
         actions=allowed_actions(run),
+        notes=run.notes,
         again_url=_again_url(request, run) if run.kind == "training" else None,
         spec=[Fact(field_title(name), field_value(name, value)) for name, value in _flat(run.spec)],
         resolved=[Fact(ran_title(name), short_value(name, value)) for name, value in _flat(run.resolved)],
