@@ -324,11 +324,12 @@ def test_the_page_works_without_scripts_and_forgives_a_hand_edited_address(yard:
     assert page.count('<li class="picture">') == 2
     assert "style=" not in page.split("<main")[1]
     odd = "wrong_at=soon&wrong_a=nobody&wrong_b=&wrong_show=%3Cb%3E&wrong_of=x&wrong_truth=-1&wrong_first=9999999"
+    odd += "&wrong_cell=x.1.2.3"
     assert (
         page.split("data-live")[1]
         == html(yard, f"/wrong?run={a}&run={b}&run=gone&{odd}").split("data-live")[1]
     )
-    for cell in ("wrong_truth=999&wrong_answer=0", "wrong_truth=3&wrong_answer=4", "wrong_truth=x"):
+    for cell in ("wrong_truth=999&wrong_answer=0", "wrong_truth=3&wrong_answer=4", f"wrong_cell={a}.x.1"):
         assert "matrix" in html(yard, f"/wrong?run={a}&wrong_show=cell&wrong_of={a}&{cell}")
     assert "none of the runs" in html(yard, "/wrong?run=gone", 404)
     html(yard, "/wrong", 404)
@@ -397,10 +398,10 @@ def test_the_panel_of_a_comparison_is_changed_in_place_and_its_address_opens_the
     expect(panel.get_by_role("status")).to_have_text("4 images")
     panel.locator("select[name=wrong_show]").select_option(label="ResNet wrong, LeNet right")
     expect(panel.get_by_role("status")).to_have_text("2 images")
-    panel.locator(".matrix").first.get_by_role("link", name="3 taken for 4: 2 of 10").click()
+    panel.locator(".matrix").first.get_by_role("button", name="3 taken for 4: 2 of 10").click()
     expect(panel.locator(".picture img")).to_have_count(2)
     expect(panel.locator(".picture-truth").first).to_contain_text("3")
-    expect(page).to_have_url(re.compile("wrong_show=cell.*wrong_truth=3"))
+    expect(page).to_have_url(re.compile(f"wrong_cell={a}.3.4"))
     panel.get_by_label("The evaluation before").click()
     expect(panel.locator("figcaption").first).to_contain_text("98.00 % of 100 images right, epoch 1")
     expect(panel.locator(".picture")).to_have_count(1)
@@ -420,9 +421,9 @@ def test_the_panel_of_a_comparison_is_changed_in_place_and_its_address_opens_the
 def test_each_matrix_is_one_stop_of_the_tab_key_and_arrows_move_in_it(yard: Yard, page: Page) -> None:
     run_id = yard.run("LeNet", {1: answers(0, 11)})
     page.goto(f"{yard.url}/wrong?run={run_id}")
-    links = page.locator("[data-matrix] a")
-    expect(page.locator('[data-matrix] a[tabindex="0"]')).to_have_count(1)
-    links.first.focus()
+    cells = page.locator("[data-matrix] button")
+    expect(page.locator('[data-matrix] button[tabindex="0"]')).to_have_count(1)
+    cells.first.focus()
     for key, name in (
         ("ArrowRight", "0 taken for 1: 1 of 10"),
         ("ArrowDown", "1 recognised: 9 of 10"),
@@ -431,7 +432,7 @@ def test_each_matrix_is_one_stop_of_the_tab_key_and_arrows_move_in_it(yard: Yard
         ("ArrowDown", "2 recognised: 10 of 10"),
     ):
         page.keyboard.press(key)
-        expect(page.locator("a:focus")).to_have_attribute("aria-label", name)
+        expect(page.locator("button:focus")).to_have_attribute("aria-label", name)
     page.keyboard.press("Enter")
     expect(page.get_by_role("status").last).to_have_text("10 images")
 

@@ -5,6 +5,7 @@ Its names begin with PREFIX, as the panel also stands on pages with an address o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self, get_args
@@ -47,7 +48,20 @@ class Asked:
         def run(name: str) -> str:
             return text(name) if text(name) in runs else ""
 
-        at, show = read_at(text("at")), text("show")
+        def cell() -> tuple[str, int, int] | None:
+            """Of a cell's button `run.truth.answer`; else as links have it."""
+            parts = query.get(PREFIX + "cell", "")[:60].split(".")
+            if (
+                len(parts) == 3
+                and parts[0] in runs
+                and all(re.fullmatch("[0-9]{1,8}", part) for part in parts[1:])
+            ):
+                return parts[0], int(parts[1]), int(parts[2])
+            return (
+                (run("of"), whole("truth"), whole("answer")) if text("show") == CELL and run("of") else None
+            )
+
+        at, show, chosen = read_at(text("at")), text("show"), cell()
         asked = cls(
             at="last" if at is None else at,
             a=run("a"),
@@ -56,8 +70,8 @@ class Asked:
             share=text("share") == "1",
             first=whole("first"),
         )
-        if show == CELL and run("of"):
-            return replace(asked, show=CELL, of=run("of"), truth=whole("truth"), answer=whole("answer"))
+        if chosen:
+            return replace(asked, show=CELL, of=chosen[0], truth=chosen[1], answer=chosen[2])
         return asked
 
     def pairs(self) -> list[tuple[str, str]]:
@@ -70,7 +84,7 @@ class Asked:
         ]
 
 
-NAMES = tuple(PREFIX + field.name for field in fields(Asked))
+NAMES = (*(PREFIX + field.name for field in fields(Asked)), PREFIX + "cell")
 
 
 @dataclass(frozen=True)

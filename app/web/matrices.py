@@ -6,7 +6,7 @@ stay neutral: on one scale with them a few dozen mistakes among thousands would 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,7 +19,6 @@ from app.web.i18n import _
 from app.web.rows import RunRow
 
 Floats: TypeAlias = NDArray[np.float64]
-CellUrl: TypeAlias = Callable[[int, int], str]
 
 STEPS = 10
 MAX_CLASSES = 30  # a larger matrix is no picture any more; its most frequent mistakes are listed
@@ -27,12 +26,15 @@ MAX_CLASSES = 30  # a larger matrix is no picture any more; its most frequent mi
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its number, its colour's class, what a screen reader and a pointer get to hear."""
+    """One cell: its number, its colour's class, what a screen reader and a pointer get to hear.
+
+    `value` names it where it has images to show: for a button, as a hundred links that each name every run are large.
+    """
 
     text: str
     kind: str
     title: str
-    url: str | None
+    value: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,6 @@ def make_matrix(
     *,
     share: bool,
     top: float,
-    url: CellUrl,
 ) -> Matrix:
     """One run's matrix. `top` is the value of the strongest colour, the same for all matrices that stand together."""
     values = shares(counts) if share else counts.astype(np.float64)
@@ -107,7 +108,7 @@ def make_matrix(
                 _number(values[t, p], share) if counts[t, p] else "",
                 "right" if t == p else f"heat-{step(values[t, p], top)}",
                 _meaning(truth, names[p], int(counts[t, p]), int(counts[t].sum())),
-                url(t, p) if counts[t, p] else None,
+                f"{run.id}.{t}.{p}" if counts[t, p] else "",
             )
             for p in range(len(names))
         ]
@@ -128,7 +129,7 @@ def make_difference(name: str, about: str, a: Ints, b: Ints, names: Sequence[str
             better = (value > 0) == (t == p)
             kind = f"{'better' if better else 'worse'}-{step(abs(value), top)}" if value else "even"
             text = _signed(value, share) if value else ""
-            cells.append(Cell(text, kind, _change(truth, answer, int(a[t, p]), int(b[t, p])), None))
+            cells.append(Cell(text, kind, _change(truth, answer, int(a[t, p]), int(b[t, p])), ""))
         lines.append(MatrixLine(truth, cells))
     return Matrix(None, name, "", about, list(names), lines, _tall(names))
 

@@ -244,7 +244,6 @@ def _matrix(member: Judged, names: list[str], top: float, link: Link) -> Matrix:
         names,
         share=link.asked.share,
         top=top,
-        url=lambda truth, answer: link.cell(member.run.id, truth, answer),
     )
 
 

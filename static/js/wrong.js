@@ -6,6 +6,7 @@ import { showRun } from "./runview.js";
 import { openStream } from "./stream.js";
 
 const PREFIX = "wrong_";
+const CELL_NAMES = new Set(["wrong_of", "wrong_truth", "wrong_answer"]); // of the cell that was chosen before
 const REFRESH_MS = 1500;
 const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
@@ -67,21 +68,22 @@ function settle() {
   }
   for (const radio of panel().querySelectorAll("input[type=radio]")) radio.checked = radio.defaultChecked;
   for (const table of panel().querySelectorAll("[data-matrix]")) {
-    const links = [...table.querySelectorAll("a")];
-    links.forEach((link, i) => (link.tabIndex = i && link !== document.activeElement ? -1 : 0));
+    const buttons = [...table.querySelectorAll("button")];
+    const one = buttons.includes(document.activeElement) ? document.activeElement : buttons[0];
+    for (const button of buttons) button.tabIndex = button === one ? 0 : -1;
   }
 }
 
-function moveInMatrix(link, [down, right]) {
-  const table = link.closest("[data-matrix]");
-  let cell = link.closest("td");
+function moveInMatrix(button, [down, right]) {
+  const table = button.closest("[data-matrix]");
+  let cell = button.closest("td");
   do {
     const row = table.rows[cell.parentElement.rowIndex + down];
     cell = row?.cells[cell.cellIndex + right];
-  } while (cell && !cell.querySelector("a"));
-  const next = cell?.querySelector("a");
+  } while (cell && !cell.querySelector("button"));
+  const next = cell?.querySelector("button");
   if (!next) return;
-  link.tabIndex = -1;
+  button.tabIndex = -1;
   next.tabIndex = 0;
   next.focus();
 }
@@ -99,20 +101,30 @@ document.addEventListener("click", (event) => {
 document.addEventListener("change", (event) => {
   const form = event.target.closest("[data-wrong-form]");
   if (!form) return;
-  const url = new URL(form.action);
-  for (const [name, value] of new FormData(form)) if (value && value !== "last") url.searchParams.append(name, value);
+  const url = addressOf(form);
   const other = panel().querySelector("[name=wrong_show]");
   if (other && !form.contains(other)) url.searchParams.set("wrong_show", other.value);
   go(url);
 });
 document.addEventListener("submit", (event) => {
-  if (event.target.closest("[data-wrong-form]")) event.preventDefault();
-});
-document.addEventListener("keydown", (event) => {
-  const link = event.target.closest?.("[data-matrix] a");
-  if (!link || !ARROWS[event.key]) return;
+  if (!event.target.closest("[data-wrong-form]")) return;
   event.preventDefault();
-  moveInMatrix(link, ARROWS[event.key]);
+  if (event.submitter) go(addressOf(event.target, event.submitter)); // a cell of a matrix
+});
+
+function addressOf(form, submitter = null) {
+  const url = new URL(form.action);
+  for (const [name, value] of new FormData(form, submitter)) {
+    if (value && value !== "last" && !(submitter && CELL_NAMES.has(name))) url.searchParams.append(name, value);
+  }
+  return url;
+}
+
+document.addEventListener("keydown", (event) => {
+  const button = event.target.closest?.("[data-matrix] button");
+  if (!button || !ARROWS[event.key]) return;
+  event.preventDefault();
+  moveInMatrix(button, ARROWS[event.key]);
 });
 
 // A new evaluation: shown at once, unless someone is at work in the panel, who is told of it.
