@@ -14,12 +14,14 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 
 from benchmarks import mlflow_peer
 from benchmarks.table import heading, row
 from tests import processes
 from trainyard.client import Client
 
+TOTAL = 200_000  # points a round
 BATCHES = (1_000, 5_000, 20_000, 100_000)
 
 
@@ -38,9 +40,14 @@ def main() -> None:
                 processes.web_process(env, directory=directory) as web,
                 httpx.Client(base_url=web.url, trust_env=False, timeout=60) as http,
             ):
+                server = psutil.Process(web.process.pid)
                 for batch in BATCHES:
+                    before = server.cpu_times()
                     rates = [posted(http, batch) for _ in range(args.rounds)]
                     row(f"one metric, batches of {batch:,}", rates, "k", "> 200 k" if batch >= 5_000 else "")
+                    after = server.cpu_times()
+                    used = after.user + after.system - before.user - before.system
+                    row("  the same, points a second of its CPU", [args.rounds * TOTAL / used / 1e3], "k")
                 rates = [posted(http, 5_000, metrics=4) for _ in range(args.rounds)]
                 row("four metrics, batches of 5,000 steps", rates, "k")
                 row(
@@ -68,7 +75,7 @@ def body(first: int, batch: int, metrics: int) -> bytes:
 
 def posted(http: httpx.Client, batch: int, metrics: int = 1) -> float:
     """Thousands of points a second, of about 200,000 points in bodies that were made before."""
-    path, total = f"/api/v1/runs/{new_run(http)}/metrics", max(1, 200_000 // batch // metrics)
+    path, total = f"/api/v1/runs/{new_run(http)}/metrics", max(1, TOTAL // batch // metrics)
     bodies = [body(1 + n * batch, batch, metrics) for n in range(total)]
     began = time.perf_counter()
     for content in bodies:
@@ -77,7 +84,7 @@ def posted(http: httpx.Client, batch: int, metrics: int = 1) -> float:
 
 
 def made(http: httpx.Client, batch: int) -> float:
-    path, total = f"/api/v1/runs/{new_run(http)}/metrics", 200_000 // batch
+    path, total = f"/api/v1/runs/{new_run(http)}/metrics", TOTAL // batch
     values = np.random.default_rng(0).normal(size=batch).tolist()
     began = time.perf_counter()
     for first in range(1, total * batch, batch):

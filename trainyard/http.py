@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic_core import to_json
 
 from trainyard.errors import NotReachable, TrainyardError, from_response
 
@@ -59,10 +60,15 @@ class Http:
 
         Raises: TrainyardError when the server refuses; NotReachable when nothing answers for `retry_s`.
         """
+        # Numbers by the hundred thousand: ten times as fast as json.dumps.
+        content = None if body is None else to_json(body, inf_nan_mode="constants")
+        headers = {**({} if body is None else {"Content-Type": "application/json"}), **(headers or {})}
         deadline = time.monotonic() + (self._retry_s if retry_s is None else retry_s)
         for pause_s in back_off():
             try:
-                response = self._httpx.request(method, path, params=list(params), json=body, headers=headers)
+                response = self._httpx.request(
+                    method, path, params=list(params), content=content, headers=headers
+                )
             except httpx.TransportError as error:
                 # A refused connection has carried nothing, so that even an unrepeatable request may go again.
                 again = repeatable or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
