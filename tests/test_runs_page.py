@@ -156,6 +156,24 @@ def test_rubbish_is_no_cursor(db: Database, cursor: str) -> None:
     assert refused.value.field == "cursor"
 
 
+def test_what_the_page_offers_comes_from_the_newest_runs(db: Database) -> None:
+    with db.begin() as s:
+        make_run(
+            s,
+            tags=["b", "a"],
+            experiment="old",
+            spec={"lr": 1, "my p": 2, 'odd"key': 3},
+            metrics={"m": {"last": 1.0}},
+        )
+        make_run(s, tags=["a"], experiment="new", spec={"学": 1}, metrics={"val/loss": {"last": 1.0}})
+        make_run(s, experiment="old")
+        assert listing.list_recent_tags(s) == ["a", "b"]
+        assert listing.list_recent_fields(s) == (['spec."my p"', "spec.学"], ["m", "val/loss"])
+        assert listing.list_experiments(s) == [("old", 2), ("new", 1)]
+        assert listing.count_runs(s, Filter(tag="a")) == 2
+        assert listing.count_runs(s, Filter(tag="A")) == 0, "a structured filter is exact"
+
+
 # -- briefs that are kept ---------------------------------------------------------------------------------------------
 
 

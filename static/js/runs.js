@@ -11,6 +11,7 @@ import { openStream } from "./stream.js";
 import { words } from "./words.js";
 
 const REFRESH_MS = 1000; // rows are read anew at most so often
+const SLOW_MS = 10_000; // while nothing but figures changes
 const states = new Map();
 
 // -- selection --------------------------------------------------------------------------------------------------------
@@ -102,23 +103,31 @@ document.addEventListener("click", (event) => {
 // -- live -------------------------------------------------------------------------------------------------------------
 
 let waiting = null;
+let dueAt = 0;
 let refreshedAt = 0;
+let reading = false;
 
 // Reads the page again, soon, and merges it into this one. Calls in between count as one.
-function refresh() {
-  if (waiting) return;
-  waiting = setTimeout(read, Math.max(150, REFRESH_MS - (Date.now() - refreshedAt)));
+function refresh(within = REFRESH_MS) {
+  const due = Math.max(Date.now() + 150, refreshedAt + within);
+  if (waiting && dueAt <= due) return;
+  clearTimeout(waiting);
+  dueAt = due;
+  waiting = setTimeout(read, due - Date.now());
 }
 
 async function read() {
+  waiting = null;
   refreshedAt = Date.now();
+  if (reading) return refresh();
+  reading = true;
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
     if (answer.ok || answer.status === 422) merge(await answer.text()); // 422: a query that cannot be read
   } catch {
     // the server is away: the stream says so, and reads again once it is back
   }
-  waiting = null;
+  reading = false;
 }
 
 function merge(text) {
@@ -154,7 +163,9 @@ openStream([], {}, {
     const state = `${stateKey(run)}|${run.tags.join("|")}`;
     showRun(run);
     showMetrics(run);
-    if (!known || (states.has(run.id) && states.get(run.id) !== state)) refresh();
+    const before = states.get(run.id) ?? (known ? state : null);
+    // A metric that moved may change the order, or which runs fit: that can wait.
+    refresh(before === state ? SLOW_MS : REFRESH_MS);
     states.set(run.id, state);
   },
   gone: ({ run }) => {
