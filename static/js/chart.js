@@ -12,6 +12,8 @@ import { words } from "./words.js";
 
 const FINE_MS = 150; // a zoom has to stand still for this long before its window is read
 const MOST_MEMBERS = 60;
+const MOST_NAMED = 24;
+const MARKS = { dash: "5 3", "5px,3px": "5 3", dot: "1.5 2.5", dashdot: "6 2 1.5 2" }; // Plotly's dashes, in a legend
 
 export class Chart {
   // `page` is what all charts share: {store, groups, grouping, tokens(), single, nameOf, dragmode(), plan(chart), slide}.
@@ -178,13 +180,14 @@ export class Chart {
     return view.only.length || view.hide.length ? words.all_hidden : words.empty;
   }
 
-  // Beside the chart, so that no label covers a point. On a comparison the runs have one legend for all charts.
+  // Beside the chart, so that no label covers a point. On a comparison one legend serves all charts but the full one.
   showLegend() {
-    const named = this.page.single && this.lines.length > 1 ? this.lines : [];
+    const alone = this.page.single || this.frame.closest("dialog");
+    const named = alone && this.lines.length > 1 ? this.lines.slice(0, MOST_NAMED) : [];
     const key = JSON.stringify([named.map((line) => [legendName(line), line.colour]), this.chance?.value]);
     if (key === this.legendKey) return;
     this.legendKey = key;
-    const items = named.map((line) => legendItem(`run-colour-${line.colourIndex}`, legendName(line), line.validation ? "5 3" : null));
+    const items = named.map((line) => legendItem(`run-colour-${line.colourIndex}`, legendName(line), MARKS[line.dash]));
     if (this.chance) {
       const text = fill(words.chance, { classes: this.chance.classes, value: this.chance.value.toFixed(3) });
       items.push(legendItem("legend-chance", text, "1.5 2.5"));
@@ -210,6 +213,7 @@ export class Chart {
     if (!this.drawn) return;
     this.overlay.hide();
     window.Plotly.purge(this.plot);
+    this.plot.classList.remove("js-plotly-plot");
     this.drawn = false;
   }
 

@@ -2,6 +2,7 @@
 
 import { readColumn } from "./columns.js";
 import { read } from "./reads.js";
+import { isSmoothed } from "./lines.js";
 import { pointsFor } from "./store.js";
 import { isShown, view } from "./view.js";
 
@@ -50,7 +51,7 @@ export class Groups {
       ["points", String(pointsFor(8))],
       ["format", "typed"],
     ];
-    if (view.smooth) query.push(["smooth", String(view.smooth)]);
+    if (isSmoothed(metric)) query.push(["smooth", String(view.smooth)]);
     if (window) {
       const wide = (window.to - window.from) / 2;
       query.push(["from", String(window.from - wide)], ["to", String(window.to + wide)]);
