@@ -13,12 +13,15 @@ from sqlmodel import Session
 from app import series
 from app.db import now
 from app.models import MetricSummary, Run
-from app.series import Block
+from app.series import Block, make_block
 
 Direction: TypeAlias = Literal["higher", "lower"]
 
 # Shares of right answers on the validation set, from 0 to 1; the first name that a run has counts.
 VALIDATION_ACCURACY = ("val/accuracy", "val_accuracy", "val/acc", "val_acc", "eval/accuracy", "test/accuracy")
+LONG = (
+    20_000  # evaluations; a script that logs an accuracy a step has more, and opening all of them takes long
+)
 TARGETS = (0.90, 0.95, 0.98, 0.99)
 
 _HIGHER = frozenset(
@@ -101,19 +104,48 @@ def read_results(s: Session, runs: Sequence[Run]) -> dict[str, Result]:
     summaries = {
         run_id: {row.metric: row for row in rows} for run_id, rows in series.list_summaries(s, ids).items()
     }
-    accuracy = {
-        run_id: next((name for name in VALIDATION_ACCURACY if name in found), None)
-        for run_id, found in summaries.items()
-    }
-    names = sorted({name for name in accuracy.values() if name is not None})
-    blocks = series.read_blocks(s, ids, names) if names else {}
+    evaluations = _read_evaluations(s, summaries)
     at = now(s)
     return {
-        run.id: _result(
-            run, summaries[run.id], blocks.get((run.id, accuracy[run.id] or ""), series.EMPTY), at
-        )
-        for run in runs
+        run.id: _result(run, summaries[run.id], evaluations.get(run.id, series.EMPTY), at) for run in runs
     }
+
+
+def _read_evaluations(s: Session, summaries: Mapping[str, Mapping[str, MetricSummary]]) -> dict[str, Block]:
+    """The validation accuracy of each run that has one; of a long one, the parts that the targets and ends lie in."""
+    rows: dict[str, MetricSummary] = {}
+    for run_id, found in summaries.items():
+        name = next((name for name in VALIDATION_ACCURACY if name in found), None)
+        if name is not None:
+            rows[run_id] = found[name]
+    short = {run_id: row.metric for run_id, row in rows.items() if row.count <= LONG}
+    blocks = series.read_blocks(s, list(short), sorted(set(short.values()))) if short else {}
+    read = {run_id: blocks.get((run_id, metric), series.EMPTY) for run_id, metric in short.items()}
+    return read | {
+        run_id: _read_parts(s, run_id, row.metric) for run_id, row in rows.items() if run_id not in short
+    }
+
+
+def _read_parts(s: Session, run_id: str, metric: str) -> Block:
+    """Points of the first and last chunk and of those in which a target is first met: nothing else is opened.
+
+    Where a script wrote steps again, and until its flushes are compacted, a target that only a replaced value met hides
+    the evaluation that meets it later.
+    """
+    heads = sorted(series.read_heads(s, run_id, metric), key=lambda head: head.first_step)
+    wanted = {heads[0].seq: heads[0], heads[-1].seq: heads[-1]} if heads else {}
+    for target in TARGETS:
+        first = next((head for head in heads if head.max is not None and head.max >= target), None)
+        if first is not None:
+            wanted[first.seq] = first
+    parts = [
+        block
+        for head in wanted.values()
+        for block in series.read_blocks(s, [run_id], [metric], head.first_step, head.last_step).values()
+    ]
+    if not parts:
+        return series.EMPTY
+    return make_block(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _result(run: Run, metrics: Mapping[str, MetricSummary], evaluations: Block, at: float) -> Result:

@@ -15,11 +15,14 @@ import httpx
 import numpy as np
 import pytest
 
+from app import results
 from app.compare import facts_of, judge
 from app.compare.matching import plan_match
+from app.db import Database
 from app.models import Run
-from app.results import direction_of, epoch_seconds, first_at
-from app.series import make_block
+from app.results import direction_of, epoch_seconds, first_at, read_results
+from app.runs import NewRun, create_run
+from app.series import append_chunks, make_block
 from app.spreadsheet import harmless
 from app.web.figures import compare, seconds
 from app.web.specs import odd_ones
@@ -166,6 +169,29 @@ def test_an_epochs_time_is_a_median_that_a_pause_does_not_change() -> None:
     one = make_block([10], [103.0], [0.5])
     assert epoch_seconds(one, 10, 100.0) == 3.0
     assert epoch_seconds(one, None, 100.0) is None
+
+
+def test_of_long_evaluations_only_what_is_needed_is_opened(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracy = np.concatenate([np.linspace(0.0, 0.97, 400), np.linspace(0.9, 0.96, 100)])
+    with db.begin() as s:
+        run, _is_new = create_run(s, NewRun(None, "long", params={"steps_per_epoch": 50}), max_queued=10)
+        for seq in range(10):
+            steps = np.arange(50 * seq + 1, 50 * seq + 51)
+            block = make_block(steps, run.created_at + steps / 2, accuracy[steps - 1])
+            append_chunks(s, run.id, seq + 1, {"val/accuracy": block})
+    with db.read() as s:
+        whole = read_results(s, [run])[run.id]
+        monkeypatch.setattr(results, "LONG", 100)
+        parts = read_results(s, [run])[run.id]
+    assert parts.reached == whole.reached
+    reached = whole.reached[0.90]
+    assert reached is not None
+    assert (reached.step, round(reached.elapsed_s)) == (372, 186)
+    assert whole.reached[0.98] is None
+    assert parts.epoch_s == pytest.approx(25.0)
+    assert whole.epoch_s == pytest.approx(25.0)
 
 
 def test_deltas_are_points_differences_and_ratios() -> None:
