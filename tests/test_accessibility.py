@@ -118,12 +118,15 @@ def test_the_first_stop_of_the_keyboard_skips_to_the_content(browser: Browser, y
     page.context.close()
 
 
-@pytest.mark.parametrize("path", ["/", "/new", "/compare", "/workers", "/models/lenet", "/login"])
+@pytest.mark.parametrize(
+    "name", ["runs", "new", "compare-none", "workers", "model", "login", "run-finished", "wrong-two"]
+)
 def test_every_stop_of_the_keyboard_is_seen_and_in_the_order_of_the_page(
-    browser: Browser, yard: Yard, path: str
+    browser: Browser, yard: Yard, name: str
 ) -> None:
     page = open_page(browser)
-    page.goto(yard.full + path)
+    server, path = next((server, stop.path) for server, stop in yard.stops if stop.name == name)
+    page.goto(server + path)
     tour.settle(page)
     page.evaluate("document.activeElement.blur()")
     page.mouse.click(1, 1)
@@ -131,14 +134,46 @@ def test_every_stop_of_the_keyboard_is_seen_and_in_the_order_of_the_page(
     for _ in range(200):
         page.keyboard.press("Tab")
         stop = page.evaluate(FOCUSED)
-        if stop is None or (seen and stop["index"] == seen[0]["index"]):
+        if stop is None or (seen and stop["first"]):
             break
         seen.append(stop)
     page.context.close()
     assert len(seen) > 5
     assert [stop["html"] for stop in seen if not stop["visible"]] == []
     assert [stop["html"] for stop in seen if not stop["ring"]] == []
-    assert [stop["index"] for stop in seen] == sorted(stop["index"] for stop in seen), "the order of the page"
+    assert [stop["html"] for stop in seen if not stop["after"]] == [], "the order of the page"
+
+
+def test_a_dialog_keeps_the_focus_and_gives_it_back(browser: Browser, yard: Yard) -> None:
+    page = open_page(browser)
+    page.goto(yard.full)
+    opener = page.locator("[data-help-open]")
+    opener.focus()
+    page.keyboard.press("Enter")
+    dialog = page.locator("dialog[data-help]")
+    expect(dialog).to_be_visible()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        assert page.evaluate(
+            "document.activeElement === document.body || !!document.activeElement.closest('dialog')"
+        )
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(opener).to_be_focused()
+    page.context.close()
+
+
+def test_what_changes_by_itself_is_said_politely(browser: Browser, yard: Yard) -> None:
+    page = open_page(browser)
+    for server, stop in yard.stops:
+        if stop.name.startswith(("runs", "run-running", "compare-two", "workers")):
+            page.goto(server + stop.path)
+            assert page.locator("[aria-live=assertive]").count() == 0, stop.name
+            assert page.locator("[data-connection][role=status]").count() == 1, stop.name
+            assert page.locator("[data-field][aria-live], [data-field] [role=status]").count() == 0, (
+                "figures that change each second are not read out"
+            )
+    page.context.close()
 
 
 FOCUSED = """() => {
@@ -150,9 +185,13 @@ FOCUSED = """() => {
     const style = getComputedStyle(part);
     return style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1.5;
   });
+  const before = window.__before;
+  window.__first ??= element;
+  window.__before = element;
   return {
     html: element.outerHTML.slice(0, 160),
-    index: [...document.querySelectorAll("*")].indexOf(element),
+    first: element === window.__first,
+    after: !before?.isConnected || Boolean(before.compareDocumentPosition(element) & Node.DOCUMENT_POSITION_FOLLOWING),
     visible: box.width > 0 && box.height > 0 && box.bottom > 0 && box.top < innerHeight,
     ring: marked,
   };
