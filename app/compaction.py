@@ -100,41 +100,50 @@ def compact_group(s: Session, run_id: str) -> bool:
     row = s.execute(query.with_for_update(skip_locked=True)).one_or_none()
     if row is None:
         return False
-    seq, done, state = row
+    seq, before, state = row
     ended = state in (*ENDED, PAUSED)
-    group = _next_group(s, run_id, done, seq if ended else seq - LIVE_FLUSHES, ended=ended)
+    last = seq if ended else seq - LIVE_FLUSHES
+    group, done = _next_group(s, run_id, before, last, ended=ended)
     if group:
         _merge(s, run_id, group)
-    upto = group[-1] if group else seq if ended else done
-    s.execute(update(Run).where(col(Run.id) == run_id).values(compacted_seq=upto))
-    return bool(group) and upto < seq
+    if done > before:
+        s.execute(update(Run).where(col(Run.id) == run_id).values(compacted_seq=done))
+    return bool(before < done < last)
 
 
-def _next_group(s: Session, run_id: str, after: int, upto: int, *, ended: bool) -> list[int]:
-    """The flushes of the next merged chunk, one at least: as many as fit. Of a run that goes on only a full group."""
+def _next_group(s: Session, run_id: str, after: int, last: int, *, ended: bool) -> tuple[list[int], int]:
+    """The flushes to merge into the next chunk, as many as fit, and up to which one there is nothing else to do.
+
+    A flush as large as a chunk stays as it is. Of a run that goes on only a full group is merged.
+    """
     query: Any = (
         select(MetricChunk.seq, MetricChunk.metric, col(MetricChunk.count).label("points"))
-        .where(col(MetricChunk.run_id) == run_id, col(MetricChunk.seq) > after, col(MetricChunk.seq) <= upto)
+        .where(col(MetricChunk.run_id) == run_id, col(MetricChunk.seq) > after, col(MetricChunk.seq) <= last)
         .order_by(col(MetricChunk.seq))
         .limit(ROWS_AT_ONCE)
     )
     rows = s.execute(query).all()
     group: list[int] = []
     points: dict[str, int] = {}
-    for seq, flush in groupby(rows, key=lambda row: row.seq):
-        grown = points | {row.metric: points.get(row.metric, 0) + row.points for row in flush}
+    for seq, chunks in groupby(rows, key=lambda row: row.seq):
+        flush = {row.metric: row.points for row in chunks}
+        grown = points | {metric: points.get(metric, 0) + count for metric, count in flush.items()}
         if group and (len(group) == MAX_FLUSHES or max(grown.values()) > CHUNK_POINTS):
-            return group
+            if len(group) > 1:
+                return group, group[-1]
+            group, grown, after = [], flush, group[0]
         group.append(seq)
         points = grown
     if len(rows) == ROWS_AT_ONCE:  # the last flush may have more chunks
-        return group[:-1] or group
-    return group if ended else []
+        group = group[:-1]
+    elif not ended:
+        return [], after
+    else:
+        after = last
+    return (group, max(after, group[-1])) if len(group) > 1 else ([], after)
 
 
 def _merge(s: Session, run_id: str, group: Sequence[int]) -> None:
-    if len(group) == 1:
-        return
     within: tuple[Any, ...] = (
         col(MetricChunk.run_id) == run_id,
         col(MetricChunk.seq) >= group[0],

@@ -275,3 +275,18 @@ def test_marks_tell_each_points_flush() -> None:
     assert unpack_after(merged, 0).steps.tolist() == [1, 2, 5, 6, 7]
     assert seqs_of(merged).tolist() == [3, 9, 3, 4, 9]
     assert unpack_after(merged, 4).steps.tolist() == [2, 7]
+
+
+def test_flushes_as_large_as_a_chunk_are_passed_over_at_once(db: Database) -> None:
+    """A script's batches: one transaction for all of them, not one each."""
+    run_id = external(db)
+    for first in range(0, 400, 20):
+        write(db, run_id, {"a": dict.fromkeys(range(first, first + 20), 0.5)})
+    write(db, run_id, {"a": {400: 0.5}})
+    write(db, run_id, {"a": {401: 0.5}})
+    end(db, run_id)
+    before = chunks(db, run_id)
+    assert compact_some(db, within_s=10) == 1
+    assert chunks(db, run_id) == before - 1
+    with db.read() as s:
+        assert run_id not in find_uncompacted(s)
