@@ -33,7 +33,7 @@ def server(python: str, directory: Path) -> Iterator[httpx.Client]:
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=120) as http,
     ):
         processes.wait_for(
-            lambda: processes.answers(f"http://127.0.0.1:{port}/health"), "MLflow", 120, process=one
+            lambda: processes.answers(f"http://127.0.0.1:{port}/health"), "MLflow", 240, process=one
         )
         yield http
 
