@@ -38,6 +38,7 @@ def open_page(browser: Browser, stack: Stack) -> Iterator[OpenPage]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(30_000)
+        page.set_default_navigation_timeout(120_000)  # two trainers may be starting on the same cores
         page.add_init_script(WATCH)
         page.on("console", lambda m: troubles.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: troubles.append(str(error)))
