@@ -6,6 +6,7 @@ import { fill } from "./format.js";
 import { groupLines, isSmoothed, runLines } from "./lines.js";
 import { CONFIG, layoutOf } from "./layout.js";
 import { Overlay } from "./overlay.js";
+import { legendItem } from "./marks.js";
 import { memberTrace, tracesOf } from "./traces.js";
 import { setView, toggled, view } from "./view.js";
 import { words } from "./words.js";
@@ -13,7 +14,6 @@ import { words } from "./words.js";
 const FINE_MS = 150; // a zoom has to stand still for this long before its window is read
 const MOST_MEMBERS = 60;
 const MOST_NAMED = 24;
-const MARKS = { dash: "5 3", "5px,3px": "5 3", dot: "1.5 2.5", dashdot: "6 2 1.5 2" }; // Plotly's dashes, in a legend
 
 export class Chart {
   // `page` is what all charts share: {store, groups, grouping, tokens(), single, nameOf, dragmode(), plan(chart), slide}.
@@ -187,10 +187,10 @@ export class Chart {
     const key = JSON.stringify([named.map((line) => [legendName(line), line.colour]), this.chance?.value]);
     if (key === this.legendKey) return;
     this.legendKey = key;
-    const items = named.map((line) => legendItem(`run-colour-${line.colourIndex}`, legendName(line), MARKS[line.dash]));
+    const items = named.map((line) => legendItem(`run-colour-${line.colourIndex}`, legendName(line), line.dash));
     if (this.chance) {
       const text = fill(words.chance, { classes: this.chance.classes, value: this.chance.value.toFixed(3) });
-      items.push(legendItem("legend-chance", text, "1.5 2.5"));
+      items.push(legendItem("legend-chance", text, "dot"));
     }
     this.parts.legend.hidden = !items.length;
     this.parts.legend.replaceChildren(...items);
@@ -286,27 +286,4 @@ export class Chart {
     for (const layer of this.plot.querySelectorAll(".cartesianlayer .plot > .scatterlayer")) layer.removeAttribute("transform");
     this.slid = false;
   }
-}
-
-function legendItem(name, text, dashes) {
-  const item = document.createElement("li");
-  item.className = name;
-  const bdi = document.createElement("bdi");
-  bdi.textContent = text;
-  item.append(lineMark(dashes), bdi);
-  return item;
-}
-
-// A short piece of the line, as a key; its colour is the element's.
-export function lineMark(dashes) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  svg.setAttribute("viewBox", "0 0 22 8");
-  svg.setAttribute("aria-hidden", "true");
-  path.setAttribute("d", "M1 4H21");
-  path.setAttribute("stroke", "currentColor");
-  path.setAttribute("stroke-width", "2");
-  if (dashes) path.setAttribute("stroke-dasharray", dashes);
-  svg.append(path);
-  return svg;
 }

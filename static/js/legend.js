@@ -1,11 +1,11 @@
 // The legend of all charts of a comparison: every run (or group) with its colour and dash, a switch each, a search.
 
-import { lineMark } from "./chart.js";
+import { DASHES } from "./lines.js";
+import { lineMark } from "./marks.js";
 import { fill } from "./format.js";
 import { isShown, showRuns, view } from "./view.js";
 import { words } from "./words.js";
 
-const DASHES = [null, "5 3", "1.5 2.5", "6 2 1.5 2"];
 const DOUBLE_MS = 300;
 
 export class Legend {

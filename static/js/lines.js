@@ -4,7 +4,7 @@
 import { approximate, continued, FEWEST, smoothed } from "./smooth.js";
 import { isShown, view } from "./view.js";
 
-const DASHES = ["solid", "dash", "dot", "dashdot"];
+export const DASHES = ["solid", "dash", "dot", "dashdot"];
 const isValidation = (metric) => metric.startsWith("val/") || metric.startsWith("test/");
 export const isSmoothed = (metric) => view.smooth > 0 && !/(^|\/)(lr|learning_rate)$/.test(metric);
 
