@@ -44,6 +44,10 @@ class Yard:
         full = [
             ("runs", "/"),
             ("runs-nothing-fits", "/?text=zzzz"),
+            ("runs-wrong-query", "/?q=lr+%3E+快&sort=无&cols=无"),
+            ("edit", f"/runs/{several[0]}/edit"),
+            ("bulk-delete", f"/bulk?{pair}&action=delete"),
+            ("bulk-tag", f"/bulk?{pair}&action=tag"),
             ("new", "/new"),
             ("new-wrong", "/new?lr=99&epochs=many&model_options.activation=step&nonsense=1"),
             *((f"run-{name}", f"/runs/{run}") for name, run in self.runs.items() if name != "more"),
