@@ -323,7 +323,7 @@ def leftovers(texts: list[str]) -> set[str]:
     found = set()
     for text in texts:
         plain = re.sub(
-            r"'[^']*'|\S+/\S+|\w+\.[a-z]\w*|\b[\d.]+e[+-]?\d+\b|\d{4}-\d\d-\d\dT\S+|\b[0-9a-z]{10,}\b",
+            r"'[^']*'|\S+/\S+|\w+\.\w+|\b[\d.]+e[+-]?\d+\b|\d{4}-\d\d-\d\dT\S+|\b[0-9a-z]{10,}\b",
             " ",
             text,
         )
