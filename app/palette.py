@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from app.models import Run
 
@@ -21,10 +21,18 @@ class Look(NamedTuple):
     dash: int
 
 
-def next_style(s: Session) -> int:
-    """The style for a run that is about to be created: consecutive runs, as an experiment's are, look different."""
+def next_style(s: Session, experiment: str | None) -> int:
+    """The style for a run that is about to be created: the colour after that of the run before.
+
+    Solid, as that is the calmest to look at; within an experiment, dashed where its runs have used up the colour.
+    """
     latest = s.exec(select(Run.style).order_by(col(Run.id).desc()).limit(1)).first()
-    return 0 if latest is None else (latest + 1) % STYLES
+    colour = 0 if latest is None else (latest + 1) % COLOURS
+    if experiment is None:
+        return colour
+    same = col(Run.experiment) == experiment, col(Run.style) % COLOURS == colour
+    used = s.exec(select(func.count()).select_from(Run).where(*same)).one()
+    return colour + used % DASHES * COLOURS
 
 
 def look_of(style: int) -> Look:

@@ -106,7 +106,7 @@ def create_run(s: Session, new: NewRun, *, max_queued: int) -> tuple[Run, bool]:
         raise TooMany(f"{max_queued} runs wait already; cancel some, or try again later")
     at = now(s)
     run = _training(new, at) if new.spec is not None else _external(new, at)
-    run.style = next_style(s)
+    run.style = next_style(s, new.experiment)
     try:
         with s.begin_nested():
             s.add(run)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from app.compare import Delta, RunFacts, deltas, diff_specs, differing_fields
-from app.palette import STYLES, distinct_styles
+from app.db import Database
+from app.palette import STYLES, Look, distinct_styles, look_of
+from app.runs import NewRun, create_run
 from ml.spec import RunSpec
 
 
@@ -93,3 +95,19 @@ def test_colours_are_distinct_as_long_as_there_are_enough() -> None:
     assert distinct_styles([3, 3, 3]) == [3, 4, 5]
     assert sorted(distinct_styles([7] * STYLES)) == list(range(STYLES))
     assert len(distinct_styles([0] * (STYLES + 3))) == STYLES + 3
+
+
+def test_colours_follow_each_other_and_dashes_come_where_an_experiment_has_used_them_up(db: Database) -> None:
+    def styles(count: int, experiment: str | None) -> list[Look]:
+        found = []
+        for _ in range(count):
+            with db.begin() as s:
+                run, _new = create_run(s, NewRun(spec=None, experiment=experiment), max_queued=100)
+                found.append(look_of(run.style))
+        return found
+
+    first = styles(10, "sweep")
+    assert [look.colour for look in first] == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
+    assert [look.dash for look in first] == [0] * 8 + [1] * 2
+    assert styles(2, None) == [Look(2, 0), Look(3, 0)]
+    assert styles(3, "another") == [Look(4, 0), Look(5, 0), Look(6, 0)]

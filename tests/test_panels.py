@@ -25,7 +25,7 @@ from app.runs import NewRun, create_run
 from app.series import append_chunks, make_block
 from app.spreadsheet import harmless
 from app.web.figures import compare, seconds
-from app.web.specs import odd_ones
+from app.web.specs import make_specs, odd_ones
 from ml.spec import RunSpec
 from tests import processes
 
@@ -526,3 +526,14 @@ def test_more_than_a_hundred_runs_say_so(http: httpx.Client) -> None:
     ids = re.findall(r'"id": "(\w+)"', shown.text)[:100]
     many = http.get(address([*ids, *(f"more{i}" for i in range(5))]))
     assert "The address names 105 runs; this page shows the first 100." in many.text
+
+
+def test_what_a_run_has_not_told_yet_is_no_difference() -> None:
+    waiting = Run(id="a", name="a", spec={"lr": 0.1}, created_at=0, queued_at=0, updated_at=0)
+    begun = waiting.model_copy(update={"id": "b", "resolved": {"precision": "fp32", "threads": 1}})
+    other = waiting.model_copy(update={"id": "c", "resolved": {"precision": "fp32", "threads": 2}})
+    alike = make_specs([waiting, begun], ["a", "b"], None)
+    assert alike.ran == []
+    assert "FP32" in {common.value for common in alike.common}
+    [threads] = make_specs([waiting, begun, other, other, other], list("abcde"), None).ran
+    assert [value.odd for value in threads.values] == [False, True, False, False, False]

@@ -56,7 +56,9 @@ class SpecTable:
 def make_specs(runs: Sequence[Run], names: Sequence[str], baseline: str | None) -> SpecTable:
     base = next((i for i, run in enumerate(runs) if run.id == baseline), None)
     specs, resolved = [run.spec for run in runs], [_resolved(run) for run in runs]
-    differing, ran = differing_fields(specs), differing_fields(resolved)
+    differing = differing_fields(specs)
+    begun = [facts for facts in resolved if facts]  # the others do not differ: they have not told yet
+    ran = {name: [facts.get(name) for facts in resolved] for name in differing_fields(begun)}
     several = "model" in differing
     lines = [
         _line(field_title(name), name, values, base)
@@ -67,8 +69,8 @@ def make_specs(runs: Sequence[Run], names: Sequence[str], baseline: str | None) 
         lines.append(_options(runs))
     return SpecTable(
         lines=lines,
-        ran=[_line(ran_title(name), name, values, base) for name, values in ran.items()],
-        common=[*_common(specs, differing), *_common(resolved, ran, ran_title)],
+        ran=[_line(ran_title(name), name, values, base, resolved) for name, values in ran.items()],
+        common=[*_common(specs, differing), *_common(begun, ran, ran_title)],
         turned=len(runs) > MAX_COLUMNS,
         silent=[name for run, name in zip(runs, names, strict=True) if not run.spec],
     )
@@ -88,8 +90,13 @@ def _options_text(options: Any) -> str:
     return field_value("model_options", options)
 
 
-def _line(title: str, name: str, values: Sequence[Any], base: int | None) -> SettingLine:
+def _line(
+    title: str, name: str, values: Sequence[Any], base: int | None, told: Sequence[Any] | None = None
+) -> SettingLine:
+    """`told`: what is empty for a run that cannot have a value yet."""
     odd = odd_ones(values, base)
+    if told is not None:
+        odd = [is_odd and bool(facts) for is_odd, facts in zip(odd, told, strict=True)]
     reference = values[base] if base is not None and name != "seed" else None
     return SettingLine(
         title,

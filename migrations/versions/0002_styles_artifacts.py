@@ -13,7 +13,7 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("run", sa.Column("style", sa.Integer(), server_default="0", nullable=False))
     # The runs that are there keep the colours that they had: by order of creation.
-    op.execute("UPDATE run SET style = (SELECT count(*) FROM run AS earlier WHERE earlier.id < run.id) % 32")
+    op.execute("UPDATE run SET style = (SELECT count(*) FROM run AS earlier WHERE earlier.id < run.id) % 8")
     op.create_table(
         "artifact",
         sa.Column("run_id", sqlmodel.sql.sqltypes.AutoString(length=32), nullable=False),

@@ -1,6 +1,7 @@
 // Which runs of a page are alike in some settings: what groups are called, and the look that they have.
 
 import { fill } from "./format.js";
+import { COLOURS, DASHES } from "./marks.js";
 import { view } from "./view.js";
 import { words } from "./words.js";
 
@@ -18,13 +19,14 @@ export class Grouping {
     return this.fields.get(name)?.title ?? name;
   }
 
-  // [{id, name, runs}] of the settings that the view groups by. The look is that of its first run, whoever is hidden.
+  // [{id, name, runs, first, look}] of the settings that the view groups by; the same look whoever is hidden.
   groups() {
     const key = view.group.join("\n");
     if (key !== this.key) {
       this.key = key;
       const found = Map.groupBy(this.runs, (run) => groupId(this.keyOf(run)));
       this.found = [...found].map(([id, members]) => ({ id, name: this.nameOf(members[0]), runs: members.map((run) => run.id), first: members[0] }));
+      giveLooks(this.found, this.order, this.runs);
       this.byId = new Map(this.found.map((group) => [group.id, group]));
     }
     return this.found;
@@ -48,5 +50,18 @@ export class Grouping {
       return name === "model" ? texts[i] : fill(words.group_value, { field: title, value: texts[i] });
     });
     return parts.join(", ");
+  }
+}
+
+// A group has the look of one of its runs, so long as no group before it has that colour; otherwise the next free one.
+function giveLooks(groups, order, runs) {
+  const taken = new Set();
+  for (const group of groups) {
+    const own = group.runs.map((id) => runs[order.get(id)].colour);
+    const all = [...own, ...Array.from({ length: COLOURS }, (_, i) => (own[0] + i) % COLOURS)];
+    const dash = Math.floor(taken.size / COLOURS) % DASHES.length;
+    const colour = all.find((one) => !taken.has(dash * COLOURS + one)) ?? own[0];
+    taken.add(dash * COLOURS + colour);
+    group.look = { colour, dash };
   }
 }

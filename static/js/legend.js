@@ -1,7 +1,6 @@
 // The legend of all charts of a comparison: every run (or group) with its colour and dash, a switch each, a search.
 
-import { DASHES } from "./lines.js";
-import { lineMark } from "./marks.js";
+import { DASHES, lineMark } from "./marks.js";
 import { fill } from "./format.js";
 import { isShown, showRuns, view } from "./view.js";
 import { words } from "./words.js";
@@ -30,7 +29,7 @@ export class Legend {
 
   items() {
     if (view.group.length) {
-      return this.page.grouping.groups().map(({ id, name, runs, first: { colour, dash } }) => ({
+      return this.page.grouping.groups().map(({ id, name, runs, look: { colour, dash } }) => ({
         id, name, runs, note: fill(words.n_runs, { n: runs.length }), colour, dash,
       }));
     }

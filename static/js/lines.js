@@ -1,10 +1,10 @@
 // What a chart draws: one line a run and metric, or one a group of runs. A line is {id, run, runs, metric, name, colour,
 // dash, step, x, value, ...}: `value` is what is drawn, `raw` what stands faint behind it, `low` and `high` a band.
 
+import { DASHES } from "./marks.js";
 import { approximate, continued, FEWEST, smoothed } from "./smooth.js";
 import { isShown, view } from "./view.js";
 
-export const DASHES = ["solid", "dash", "dot", "dashdot"];
 const isValidation = (metric) => metric.startsWith("val/") || metric.startsWith("test/");
 export const isSmoothed = (metric) => view.smooth > 0 && !/(^|\/)(lr|learning_rate)$/.test(metric);
 
@@ -63,10 +63,10 @@ export function groupLines(store, groups, metrics, { tokens, grouping }) {
     for (const group of groups.get(metric)) {
       const known = grouping.find(group.key);
       if (!known || !group.runs.some(isShown)) continue;
-      const { first } = known;
+      const { first, look } = known;
       lines.push({
-        id: `${known.id}\n${metric}`, run: first, runs: group.runs, metric, group, name: known.name, colour: tokens.runs[first.colour], colourIndex: first.colour,
-        dash: DASHES[first.dash], validation: isValidation(metric), step: group.step, x: group.x, value: group.mean,
+        id: `${known.id}\n${metric}`, run: first, runs: group.runs, metric, group, name: known.name, colour: tokens.runs[look.colour], colourIndex: look.colour,
+        dash: DASHES[look.dash], validation: isValidation(metric), step: group.step, x: group.x, value: group.mean,
         low: group.low, high: group.high, n: group.n, total: group.total, shown: group.step.length, noAxis: group.noAxis,
       });
     }

@@ -1,5 +1,7 @@
-// Keys of a legend: a short piece of a line, as the chart draws it.
+// The looks of lines, and their keys in a legend: a short piece of the line, as the chart draws it.
 
+export const COLOURS = 8; // as app/palette.py
+export const DASHES = ["solid", "dash", "dot", "dashdot"];
 const MARKS = { dash: "5 3", "5px,3px": "5 3", dot: "1.5 2.5", dashdot: "6 2 1.5 2" }; // by Plotly's dashes
 
 // An entry of a legend: the mark of its line, and its name.

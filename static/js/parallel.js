@@ -66,7 +66,7 @@ export class Parallel {
     group.append(svg("line", { y1: TOP, y2: this.bottom, class: "axis-line" }));
     for (const tick of scale.ticks) {
       const y = scale.toPixel(tick);
-      group.append(svg("text", { x: 7, y: y + 3.5, class: "axis-tick" }, shorten(tickText(column, tick), gap)));
+      group.append(svg("text", { x: 7, y: y + 3.5, class: "axis-tick" }, shorten(tickText(column, tick, scale.ticks), gap)));
       group.append(svg("line", { x1: -3, x2: 3, y1: y, y2: y, class: "axis-line" }));
     }
     linesOf(column.title, Math.min(gap, 2 * SIDE)).forEach((line, i) =>

@@ -54,13 +54,17 @@ export function textOf(column, value) {
   return column.share ? percent(value) : number(value);
 }
 
-// Short, for a tick: accuracies without decimals where they have none.
-export function tickText(column, value) {
+// Short, for a tick: as many digits as tell it from its neighbours.
+export function tickText(column, value, ticks = [value]) {
   if (column.labels) return column.labels[value];
-  if (column.share) return words.percent.replace("{n}", String(Number((value * 100).toPrecision(4))));
-  const size = Math.abs(value);
-  if (value !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(0).replace("e+", "e");
-  return String(Number(value.toPrecision(3)));
+  const scaled = column.share ? ticks.map((tick) => tick * 100) : ticks;
+  const own = column.share ? value * 100 : value;
+  const distinct = (digits) => new Set(scaled.map((tick) => tick.toPrecision(digits))).size === new Set(scaled).size;
+  const digits = [column.share ? 4 : 3, 5, 6, 7].find(distinct) ?? 7;
+  if (column.share) return words.percent.replace("{n}", String(Number(own.toPrecision(digits))));
+  const size = Math.abs(own);
+  if (own !== 0 && (size < 1e-3 || size >= 1e5)) return own.toExponential(0).replace("e+", "e");
+  return String(Number(own.toPrecision(digits)));
 }
 
 const RUN_COLOURS = 8;

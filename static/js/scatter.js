@@ -3,7 +3,7 @@
 import { colourOf, scaleOf, svg, textOf, tickText } from "./scale.js";
 
 const HEIGHT = 330;
-const MARGIN = { left: 58, right: 14, top: 12, bottom: 42 };
+const MARGIN = { left: 74, right: 14, top: 12, bottom: 42 };
 
 export class Scatter {
   // `hooks`: hover(run or null, event), open(run), keeps(run).
@@ -49,14 +49,14 @@ export class Scatter {
     for (const tick of up.ticks) {
       const at = up.toPixel(tick);
       parts.push(svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: at, y2: at, class: "grid-line" }));
-      parts.push(svg("text", { x: MARGIN.left - 7, y: at + 3.5, class: "axis-tick end" }, tickText(y, tick).slice(0, 9)));
+      parts.push(svg("text", { x: MARGIN.left - 7, y: at + 3.5, class: "axis-tick end" }, tickText(y, tick, up.ticks).slice(0, 9)));
     }
     const most = Math.max(2, Math.floor((width - MARGIN.left) / 54));
     const every = Math.ceil(across.ticks.length / most);
     across.ticks.forEach((tick, i) => {
       const at = across.toPixel(tick);
       parts.push(svg("line", { x1: at, x2: at, y1: MARGIN.top, y2: bottom, class: "grid-line" }));
-      if (i % every === 0) parts.push(svg("text", { x: at, y: bottom + 15, class: "axis-tick middle" }, tickText(x, tick).slice(0, 12)));
+      if (i % every === 0) parts.push(svg("text", { x: at, y: bottom + 15, class: "axis-tick middle" }, tickText(x, tick, across.ticks).slice(0, 12)));
     });
     parts.push(svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: bottom, y2: bottom, class: "axis-line" }));
     parts.push(svg("text", { x: (MARGIN.left + width) / 2, y: HEIGHT - 6, class: "axis-title" }, x.title));
