@@ -333,6 +333,7 @@ def leftovers(texts: list[str]) -> set[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_page_shows_english_to_a_chinese_reader(browser: Browser, yard: Yard) -> None:
     context = browser.new_context(locale="zh-CN", viewport={"width": 1440, "height": 900})
     page = context.new_page()
