@@ -1,6 +1,6 @@
 """Make the README's pictures of a running server: `python -m docs.screenshots URL` (the address of a page).
 
-Needs Chromium and `pip install playwright`. Writes docs/images/compare-light.png and compare-dark.png.
+Needs Chromium and `make test` before it. Writes docs/images/compare-light.png and compare-dark.png.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.browser import CURVE, chromium
+from tests.tour import settle
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -22,6 +23,7 @@ def main() -> None:
             page = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
             page.goto(url)
             page.locator(CURVE).first.wait_for(state="attached")
+            settle(page)
             page.screenshot(path=IMAGES / f"compare-{scheme}.png")
 
 

@@ -11,11 +11,20 @@ from typing import Any
 
 import httpx
 from playwright.sync_api import Page
+from sqlmodel import Session, col, update
 
+from app.db import Database
+from app.models import CANCELED, Worker
+from app.runs import NewRun, claim_run, create_run, end_run, report
+from app.series import make_block
+from app.settings import Settings
+from app.workers import say_goodbye, say_present
+from ml.spec import RunSpec
 from tests import processes
 from tests.conftest import Stack
 
 SMALL = {"dataset": "digits", "train_size": 200, "val_size": 100, "batch_size": 20}
+FAR = "another-host"
 ENDLESS = {"dataset": "digits", "epochs": 10_000, "batch_size": 1, "lr": 0.0001}
 
 
@@ -75,14 +84,45 @@ def yard(stack: Stack, directory: Path) -> Iterator[Yard]:
     """Runs of every state on the whole stack, and a second, empty server."""
     with stack.http as http:
         runs = _submit(http)
+        database = Database(Settings(data_dir=stack.directory).database_url)
         try:
+            with database.begin() as s:
+                runs |= _hold(s)
             with empty_server(directory) as empty:
                 yield Yard(stack.url, empty, runs)
         finally:
-            for name in ("running", "busy", "queued", "paused"):
-                http.post(f"/api/v1/runs/{runs[name]}/cancel")
-            for name in ("running", "busy"):
-                _wait_for_end(http, runs[name])
+            with database.begin() as s:
+                for name in ("running", "busy"):
+                    end_run(s, runs[name], 1, CANCELED, FAR, "the tour is over")
+                say_goodbye(s, FAR)
+            database.dispose()
+            for name in ("queued", "paused"):
+                http.post(f"/api/v1/runs/{runs[name]}/cancel").raise_for_status()
+
+
+def _hold(s: Session) -> dict[str, str]:
+    """Two runs that a worker on another host trains for as long as the tour lasts, and one that waits.
+
+    No process is behind them: trainers would take the processors that pages and axe-core need.
+    """
+    held = {}
+    for name, title, model in (
+        ("running", "辛", "lenet"),
+        ("busy", "壬", "alexnet"),
+        ("queued", "癸", "lenet"),
+    ):
+        spec = RunSpec.model_validate({"model": model, **ENDLESS})
+        run, _new = create_run(s, NewRun(spec=spec, name=title, experiment="实验 1"), max_queued=100)
+        held[name] = run.id
+        if name == "queued":
+            run.not_before = run.created_at + 3600
+            continue
+        assert claim_run(s, run.id, FAR, lease_s=3600)
+        points = {"train/loss": make_block([1, 2, 3], [run.created_at] * 3, [2.3, 2.2, 2.1])}
+        report(s, run.id, 1, 1, points, lease_s=3600, step=3, epoch=0, phase="training", step_rate=2.0)
+    say_present(s, FAR, 2, ["cpu"], [held["running"], held["busy"]])
+    s.execute(update(Worker).where(col(Worker.name) == FAR).values(seen_at=Worker.seen_at + 3600))
+    return held
 
 
 def _submit(http: httpx.Client) -> dict[str, str]:
@@ -112,11 +152,6 @@ def _submit(http: httpx.Client) -> dict[str, str]:
     _wait(http, runs["paused"], "running")
     http.post(f"/api/v1/runs/{runs['paused']}/pause").raise_for_status()
     _wait(http, runs["paused"], "paused")
-    runs["running"] = start("辛", model="lenet", **ENDLESS)
-    runs["busy"] = start("壬", model="alexnet", **ENDLESS)
-    _wait(http, runs["running"], "running")
-    _wait(http, runs["busy"], "running")
-    runs["queued"] = start("癸", model="lenet", **ENDLESS)
     return runs
 
 
@@ -135,13 +170,6 @@ def _wait(http: httpx.Client, run: str, state: str) -> None:
         return bool(now == state)
 
     processes.wait_for(arrived, f"run {run} to be {state}", 120)
-
-
-def _wait_for_end(http: httpx.Client, run: str) -> None:
-    def ended() -> bool:
-        return http.get(f"/api/v1/runs/{run}").json()["state"] not in ("queued", "running", "paused")
-
-    processes.wait_for(ended, f"run {run} to end", 60)
 
 
 @contextmanager
