@@ -24,7 +24,7 @@ from tests import processes
 from tests.conftest import Stack
 
 SMALL = {"dataset": "digits", "train_size": 200, "val_size": 100, "batch_size": 20}
-FAR = "another-host"
+FAR = "另一台"
 ENDLESS = {"dataset": "digits", "epochs": 10_000, "batch_size": 1, "lr": 0.0001}
 
 
@@ -120,7 +120,7 @@ def _hold(s: Session) -> dict[str, str]:
         assert claim_run(s, run.id, FAR, lease_s=3600)
         points = {"train/loss": make_block([1, 2, 3], [run.created_at] * 3, [2.3, 2.2, 2.1])}
         report(s, run.id, 1, 1, points, lease_s=3600, step=3, epoch=0, phase="training", step_rate=2.0)
-    say_present(s, FAR, 2, ["cpu"], [held["running"], held["busy"]])
+    say_present(s, FAR, 2, ["CPU"], [held["running"], held["busy"]])
     s.execute(update(Worker).where(col(Worker.name) == FAR).values(seen_at=Worker.seen_at + 3600))
     return held
 
