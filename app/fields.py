@@ -176,6 +176,11 @@ def _metric_field(texts: Sequence[str]) -> Field:
     return Field(f"{name}.{stat}", "metric", metric=metric, stat=stat)
 
 
+def metric_field(metric: str, stat: str) -> Field:
+    """One of STATS of a metric, under a name that reads back as this field."""
+    return _metric_field([metric, stat])
+
+
 def best_stat(metric: str) -> str:
     """Which number of a metric is its best: `min` of a loss, `max` of an accuracy, `last` where nobody can know."""
     words = set(re.split(r"[^a-z0-9]+", metric.lower()))

@@ -143,6 +143,7 @@ def _read_header(data: bytes, kind: str) -> tuple[dict[str, Any], int]:
         header = json.loads(data[start:end])
         version, n, classes = header["version"], int(header["n"]), int(header["classes"])
         fits = header["kind"] == kind and 0 < n <= MAX_IMAGES and 0 < classes <= 65_536
+        fits = fits and isinstance(header["val_digest"], str)
     except (struct.error, ValueError, KeyError, TypeError) as error:
         raise Unreadable(f"the {kind} are damaged: {error}") from error
     if version != VERSION or not fits:

@@ -317,6 +317,25 @@ def test_no_address_breaks_the_page(site: Site, address: dict[str, str]) -> None
         assert client.get("/", params=address).status_code in (200, 422)
 
 
+def test_any_name_that_a_script_makes_up_leaves_the_page_whole(http: httpx.Client) -> None:
+    body = {"external": True, "name": "odd names", "params": {"my param": 1, "a.b": 2, 'say "x"': 3, "0": 4}}
+    run = http.post("/api/v1/runs", json=body).json()["id"]
+    names = ["m", "my metric", "a.b", "val/top 5", "last"]
+    values = {name: [1.0] for name in names}
+    http.post(f"/api/v1/runs/{run}/metrics", json={"step": [1], "values": values}).raise_for_status()
+    page = http.get("/")
+    assert page.status_code == 200
+    for name in (
+        "metric.m.last",
+        "&#34;my metric&#34;.last",
+        "&#34;a.b&#34;.last",
+        "&#34;val/top 5&#34;.max",
+    ):
+        assert f'value="{name}"' in page.text
+    chosen = http.get("/", params={"cols": 'metric.m.last,"val/top 5".max'})
+    assert chosen.status_code == 200
+
+
 def test_old_links_with_text_still_search(http: httpx.Client, shelf: dict[str, str]) -> None:
     assert names(http.get("/?text=shelf b").text) == ["shelf b"]
 

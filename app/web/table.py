@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.fields import HIGH_IS_GOOD, RUN_FIELDS, Field, parse_name
+from app.errors import Invalid
+from app.fields import HIGH_IS_GOOD, RUN_FIELDS, Field, metric_field, parse_name
 from app.listing import Order, iso
 from app.models import Run
 from app.web import formats
@@ -210,17 +211,25 @@ def chooser(shown: Sequence[Field], params: Sequence[str], metrics: Sequence[str
     """What can be chosen: the run's own, settings, metrics; `params` and `metrics` are names that recent runs have."""
     own = [name for name in RUN_FIELDS if name not in ALWAYS]
     settings = [name for name in RunSpec.model_fields if name not in ("model", "dataset", "model_options")]
-    figures = [f"{name}.{stat}" for name in metrics for stat in ("last", "min", "max")]
+    figures = [metric_field(name, stat).name for name in metrics for stat in ("last", "min", "max")]
     names = {field.name for field in shown}
     groups = []
     for title, offered in ((_("Run"), own), (_("Settings"), [*settings, *params]), (_("Metrics"), figures)):
-        fields = {field.name: field for field in (parse_name(name, "cols") for name in offered)}
+        fields = {field.name: field for field in map(_known, offered) if field is not None}
         fields |= {
             field.name: field for field in shown if _group(field) == title and field.name not in fields
         }
         choices = [ColumnChoice(key, title_of(field), key in names) for key, field in fields.items()]
         groups.append(ColumnGroup(title, choices))
     return [group for group in groups if group.choices]
+
+
+def _known(name: str) -> Field | None:
+    """The field of a name that a script may have made up; None where it cannot be written as a column."""
+    try:
+        return parse_name(name, "cols")
+    except Invalid:
+        return None
 
 
 def _group(field: Field) -> str:
