@@ -35,6 +35,12 @@ class Settings(BaseSettings):
         20.0, ge=1, description="A run whose worker is silent for this long is given to another."
     )
     flush_s: float = Field(0.25, gt=0, le=5, description="How often a trainer writes its points.")
+    checkpoint_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="How often a trainer writes a checkpoint at most; seldomer within an epoch than at its end.",
+    )
     max_failures: int = Field(
         3, ge=1, le=100, description="A run that fails this often for no reason of its own ends."
     )

@@ -40,8 +40,7 @@ from worker.validation import Validation
 log = logging.getLogger(__name__)
 
 EXIT_ORPHANED = 75
-CHECKPOINT_S = 10.0  # an epoch's snapshot is written at most this often, and asked for in longer epochs
-MID_EPOCH_S = 15.0
+MID_EPOCH = 1.5  # an epoch whose end is near need not be interrupted: this many times checkpoint_s
 
 
 class Trainer:
@@ -116,7 +115,7 @@ class Trainer:
             case Snapshot():
                 if (
                     self.wanted()
-                    or time.monotonic() - self.saved_at > CHECKPOINT_S
+                    or time.monotonic() - self.saved_at > self.settings.checkpoint_s
                     or event.step == self.spec.total_steps
                 ):
                     self.save(event)
@@ -128,7 +127,7 @@ class Trainer:
         return self.stop.is_set() or self.reporter.flags.cancel or self.reporter.flags.pause
 
     def ask_for_snapshot(self) -> None:
-        if self.wanted() or time.monotonic() - self.saved_at > MID_EPOCH_S:
+        if self.wanted() or time.monotonic() - self.saved_at > MID_EPOCH * self.settings.checkpoint_s:
             self.snapshot_requested.set()
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
