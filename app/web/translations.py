@@ -33,8 +33,8 @@ KEYWORDS = {"_": None, "N_": None, "gettext": None, "ngettext": (1, 2)}
 SENTENCE_FOLDERS = ("app", "ml", "worker")
 RETURNING = {"explain", "_unknown", "_remedy", "describe_exit"}
 RECORDING = {
-    "_record",
-    "_move",
+    "record",
+    "transition",
     "_ask",
     "end",
     "end_run",
