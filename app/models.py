@@ -184,3 +184,42 @@ class Worker(SQLModel, table=True):
     running: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     started_at: float
     seen_at: float
+
+
+class Token(SQLModel, table=True):
+    """A named right to ask: a token that scripts send, or a password that a person signs in with.
+
+    Rows are kept after they are revoked: they tell who could do what, and that signing in is wanted here at all.
+    """
+
+    __tablename__ = "token"
+    __table_args__ = (
+        Index(
+            "ix_token_current",
+            "name",
+            "kind",
+            unique=True,
+            sqlite_where=text("revoked_at IS NULL"),
+            postgresql_where=text("revoked_at IS NULL"),
+        ),
+    )
+    id: str = Field(primary_key=True, max_length=32)
+    name: str = Field(max_length=64)
+    kind: str = Field(max_length=16)  # "token" or "password"
+    scope: str = Field(max_length=16)  # see app.scopes
+    digest: str = Field(max_length=200)  # sha256 of a token; scrypt of a password, with its salt and cost
+    prefix: str = Field(default="", max_length=16)  # a token's first letters, by which people tell it from others
+    created_at: float
+    created_by: str = Field(max_length=200)
+    last_used_at: float | None = None
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+class Secret(SQLModel, table=True):
+    """What this installation alone knows, such as the key that signs sessions; shared by all of its web processes."""
+
+    __tablename__ = "secret"
+    name: str = Field(primary_key=True, max_length=64)
+    value: str = Field(max_length=200)
+    created_at: float
