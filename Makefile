@@ -26,7 +26,7 @@ up: $(VENV)/.run ## start everything
 	@$(UP)
 
 test: $(VENV)/.test ## run the tests (PYTEST_ARGS="-k client")
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## lint, format, types, imports, migrations
 	$(BIN)/ruff check .

@@ -11,8 +11,6 @@ also writes to: nobody is seen half-way, and a crash leaves a whole number of gr
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Sequence
 from itertools import groupby
@@ -23,47 +21,18 @@ from sqlmodel import Session, col, select
 
 from app.chunks import ChunkRow, merge_chunks
 from app.db import Database, now
-from app.errors import TrainyardError
 from app.models import ENDED, PAUSED, MetricChunk, Run
 from app.series import CHUNK_COLUMNS
-
-log = logging.getLogger(__name__)
 
 CHUNK_POINTS = 8_192  # 64 kB of times, 32 or 64 kB of values
 MAX_FLUSHES = 1_024  # in one chunk: a run of one point a flush is not left in pieces for hours
 LIVE_FLUSHES = 64  # the newest of a running run are left alone: its readers are just there
 SETTLE_S = 10.0  # nor is a run touched that has only just ended, for the same reason
 ROWS_AT_ONCE = 20_000
-TICK_S = 1.0
-BUSY_S = 0.1  # of each tick at most, about: what the process is there for comes first
+BUSY_S = 0.1  # of each second at most, about: what the process is there for comes first
 
 
-class Compactor:
-    """A thread that compacts what there is, until `stop()`. Every web process may have one."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="compactor", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        while not self._stop.wait(TICK_S):
-            try:
-                compact_some(self._db, within_s=BUSY_S)
-            except TrainyardError as error:
-                log.warning("compactor: %s", error.message)
-            except Exception:
-                log.exception("compactor: tick failed")
-
-
-def compact_some(db: Database, *, within_s: float) -> int:
+def compact_some(db: Database, *, within_s: float = BUSY_S) -> int:
     """Merge groups of whatever runs need it, for about `within_s` seconds; how many transactions it took."""
     deadline = time.monotonic() + within_s
     done = 0

@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,13 +32,14 @@ from app.api import (
 )
 from app.api.answers import AnswerCache
 from app.briefs import BriefCache
-from app.compaction import Compactor
+from app.compaction import compact_some
 from app.db import Database
 from app.errors import TrainyardError
 from app.live import Hub
 from app.reaper import Reaper
 from app.security import HEADERS, Guard, SecurityMiddleware, host_names
 from app.settings import ROOT, Settings, get_settings, make_data_dir
+from app.ticker import Ticker
 from app.validation import explain, field_name, known_fields
 
 log = logging.getLogger(__name__)
@@ -101,15 +103,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    reaper = Reaper(app.state.db, app.state.settings)
+    tickers = (
+        Ticker("reaper", Reaper(app.state.db, app.state.settings).tick),
+        Ticker("compactor", partial(compact_some, app.state.db)),
+    )
     app.state.hub.start()
-    reaper.start()
-    compactor = Compactor(app.state.db)
-    compactor.start()
+    for ticker in tickers:
+        ticker.start()
     yield
     await app.state.hub.stop()
-    reaper.stop()
-    compactor.stop()
+    for ticker in tickers:
+        ticker.stop()
     app.state.db.dispose()
 
 

@@ -6,46 +6,25 @@ Runs in every web process and every worker at once: each action is a compare-and
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
 from app import queue, runs
 from app.db import Database
-from app.errors import TrainyardError
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
-TICK_S = 1.0
 REPUBLISH_S = 15.0
 BUSY_S = 0.5  # a write that waits for longer than this says that workers wait too
 NEVER_S = 1e9
 
 
 class Reaper:
-    """A thread that ticks until `stop()`."""
+    """What has to be done each second, by a Ticker; it remembers when it last was."""
 
     def __init__(self, db: Database, settings: Settings) -> None:
         self._db, self._settings = db, settings
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
         self._last_tick = time.time()
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        while not self._stop.wait(TICK_S):
-            try:
-                self.tick()
-            except TrainyardError as error:
-                log.warning("reaper: %s", error.message)
-            except Exception:
-                log.exception("reaper: tick failed")
 
     def tick(self) -> None:
         """Give slept-through leases one more term; otherwise reap, then publish what was forgotten.

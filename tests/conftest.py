@@ -9,21 +9,24 @@ import os
 import shutil
 import signal
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
+from playwright.sync_api import Browser
 
 from app.db import Database
 from app.migrate import migrate
 from app.settings import database_url
-from tests import processes
-from tests.processes import Postgres, Process, Web
+from tests import processes, tour
+from tests.browser import NoChromium, chromium
+from tests.processes import Postgres, Stack
+from tests.tour import Yard
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts background jobs so, and every process of ours would inherit it: Ctrl-C could not be tested.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+TOURS = ("test_accessibility.py", "test_i18n.py")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -35,6 +38,14 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} may not be skipped here: {report.longrepr}"
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For pytest-xdist: a file's tests stay together, and so do those that take the tour, which is long to prepare."""
+    for item in items:
+        takes_tour = "yard" in getattr(item, "fixturenames", ()) and item.path.name in TOURS
+        item.add_marker(pytest.mark.xdist_group("tour" if takes_tour else item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")
@@ -76,29 +87,26 @@ def db(db_url: str) -> Iterator[Database]:
     database.dispose()
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A whole Trainyard on SQLite: Redis, web process and a worker with two slots."""
-
-    url: str
-    env: dict[str, str]
-    directory: Path
-    web: Web
-    worker: Process
-
-    @property
-    def http(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, trust_env=False, timeout=30)
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with processes.whole_stack(tmp_path_factory.mktemp("stack")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    directory = tmp_path_factory.mktemp("stack")
-    with processes.redis_server(directory) as redis:
-        env = processes.trainyard_env(directory, broker_url=redis.broker_url)
-        processes.migrate(env)
-        with (
-            processes.web_process(env, directory=directory) as web,
-            processes.worker_process(env, 2, directory=directory) as worker,
-        ):
-            yield Stack(web.url, env, directory, web, worker)
+def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+    """What the tours of all pages go through; of its own, so that no other test's run is on a page."""
+    with (
+        processes.whole_stack(tmp_path_factory.mktemp("tour")) as started,
+        tour.yard(started, tmp_path_factory.mktemp("empty")) as yard,
+    ):
+        yield yard
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        with chromium() as started:
+            yield started
+    except NoChromium as missing:
+        pytest.skip(str(missing))

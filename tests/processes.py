@@ -378,3 +378,33 @@ def answers(url: str, status: int = 200, *, token: str = "") -> bool:
     with suppress(httpx.TransportError):
         return httpx.get(url, headers=headers, trust_env=False, timeout=5).status_code == status
     return False
+
+
+# -- everything ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A whole Trainyard on SQLite: Redis, web process and a worker with two slots."""
+
+    url: str
+    env: dict[str, str]
+    directory: Path
+    web: Web
+    worker: Process
+
+    @property
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, trust_env=False, timeout=30)
+
+
+@contextmanager
+def whole_stack(directory: Path) -> Iterator[Stack]:
+    with redis_server(directory) as redis:
+        env = trainyard_env(directory, broker_url=redis.broker_url)
+        migrate(env)
+        with (
+            web_process(env, directory=directory) as web,
+            worker_process(env, 2, directory=directory) as worker,
+        ):
+            yield Stack(web.url, env, directory, web, worker)

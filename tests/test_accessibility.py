@@ -6,7 +6,6 @@ structure that it builds breaks three rules (SWAGGER), which only a change of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
@@ -14,8 +13,6 @@ import pytest
 from playwright.sync_api import Browser, ElementHandle, Page, expect
 
 from tests import tour
-from tests.browser import NoChromium, chromium
-from tests.conftest import Stack
 from tests.tour import Yard
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a tour is some forty pages
@@ -37,21 +34,6 @@ LOOKS = [
     ("dark", "en-GB", 390),
     ("dark", "zh-CN", 1440),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        with chromium() as started:
-            yield started
-    except NoChromium as missing:
-        pytest.skip(str(missing))
-
-
-@pytest.fixture(scope="module")
-def yard(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
-    with tour.yard(stack, tmp_path_factory.mktemp("empty")) as yard:
-        yield yard
 
 
 def open_page(browser: Browser, scheme: Any = "light", locale: str = "en-GB", width: int = 1440) -> Page:

@@ -14,8 +14,7 @@ import httpx
 import pytest
 
 from ml.spec import RunSpec
-from tests.conftest import Stack
-from tests.processes import wait_for
+from tests.processes import Stack, wait_for
 
 Json = dict[str, Any]
 SMALL = {"dataset": "digits", "train_size": 64, "val_size": 32, "epochs": 1}

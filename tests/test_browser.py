@@ -20,23 +20,13 @@ from playwright.sync_api import (
     expect,
 )
 
-from tests.browser import NoChromium, chromium
-from tests.conftest import Stack
+from tests.processes import Stack
 
 pytestmark = pytest.mark.slow
 
 EVIL = '</script><img src=x onerror="window.__pwned=1">\'{{7*7}}<b>bold</b>'
 WATCH = "addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective, e.blockedURI))"
 WIDTHS = {"wide": (1440, 900), "narrow": (390, 844)}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        with chromium() as started:
-            yield started
-    except NoChromium as missing:
-        pytest.skip(str(missing))
 
 
 @dataclass

@@ -18,8 +18,6 @@ from app.settings import ROOT
 from app.web import i18n, translations
 from app.web.i18n import SENTENCE, choose, load, sentence
 from tests import processes, tour
-from tests.browser import NoChromium, chromium
-from tests.conftest import Stack
 from tests.tour import Yard
 
 CHINESE = sorted(i18n.LANGUAGES.keys() - {i18n.DEFAULT})
@@ -301,21 +299,6 @@ READ = """() => {
   }
   return texts;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        with chromium() as started:
-            yield started
-    except NoChromium as missing:
-        pytest.skip(str(missing))
-
-
-@pytest.fixture(scope="module")
-def yard(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
-    with tour.yard(stack, tmp_path_factory.mktemp("empty")) as yard:
-        yield yard
 
 
 def leftovers(texts: list[str]) -> set[str]:

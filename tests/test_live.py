@@ -23,7 +23,7 @@ from app.live import Hub, read_cursors, write_cursors
 from app.models import Run
 from app.runs import NewRun
 from ml.spec import RunSpec
-from tests.conftest import Stack
+from tests.processes import Stack
 from trainyard.sse import Message, read_messages
 
 Json = dict[str, Any]

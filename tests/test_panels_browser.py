@@ -9,22 +9,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import NoChromium, chromium
-from tests.conftest import Stack
+from tests.processes import Stack
 
 pytestmark = pytest.mark.slow
 
 WATCH = "addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective, e.blockedURI))"
 OpenPage = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        with chromium() as started:
-            yield started
-    except NoChromium as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ from app.db import Database
 from app.errors import Invalid
 from app.listing import Filter
 from app.models import MetricSummary
-from tests.conftest import Stack
-from tests.test_browser import OpenPage, Watched, browser, send, watch
+from tests.processes import Stack
+from tests.test_browser import OpenPage, Watched, send, watch
 from tests.test_pages import Site, http, site
 from tests.test_query import RUNS, make_run
 
-__all__ = ["browser", "http", "site", "watch"]  # fixtures of the other page tests
+__all__ = ["http", "site", "watch"]  # fixtures of the other page tests
 
 EACH = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SORTS = [

@@ -18,8 +18,16 @@ from starlette.routing import BaseRoute, Mount, Route
 from app.main import create_app
 from app.security import make_session, session_valid
 from app.settings import Settings
-from tests.conftest import Stack
-from tests.processes import Web, free_port, migrate, redis_server, run_command, trainyard_env, web_process
+from tests.processes import (
+    Stack,
+    Web,
+    free_port,
+    migrate,
+    redis_server,
+    run_command,
+    trainyard_env,
+    web_process,
+)
 
 TOKEN = "a-long-token-for-the-tests-0123456789abcdef"
 PUBLIC = ("/healthz", "/login", "/language", "/static")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.smooth import smooth_values
-from tests.conftest import Stack
+from tests.processes import Stack
 
 
 @pytest.fixture(scope="module")

@@ -16,22 +16,12 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from app import runs, series
 from app.db import Database, now
 from app.runs import NewRun
-from tests.browser import NoChromium, chromium
-from tests.conftest import Stack
+from tests.processes import Stack
 
 pytestmark = pytest.mark.slow
 
 Values = Mapping[str, Sequence[float]]
 MODELS = ("lenet", "alexnet", "resnet8")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        with chromium() as started:
-            yield started
-    except NoChromium as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="module")

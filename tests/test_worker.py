@@ -24,8 +24,7 @@ from ml.events import Evaluated, Points
 from ml.spec import RunSpec
 from ml.train import train
 from tests import processes
-from tests.conftest import Stack
-from tests.processes import Process, wait_for
+from tests.processes import Process, Stack, wait_for
 
 pytestmark = pytest.mark.slow
 

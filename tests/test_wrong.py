@@ -29,7 +29,6 @@ from app.runs import NewRun
 from app.settings import Settings
 from ml.spec import RunSpec
 from tests import processes
-from tests.browser import NoChromium, chromium
 
 Ints = NDArray[np.int64]
 Json = dict[str, Any]
@@ -362,15 +361,6 @@ def test_states_without_predictions_images_or_a_shared_validation_set(yard: Yard
     assert "<img" not in page.split("<main")[1]
     page = html(yard, f"/wrong?run={yard.run('here', {1: answers(1)})}&run={elsewhere}")
     assert "validated on other data" in page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        with chromium() as started:
-            yield started
-    except NoChromium as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from app.settings import Settings
 from app.workers import say_goodbye, say_present
 from ml.spec import RunSpec
 from tests import processes
-from tests.conftest import Stack
+from tests.processes import Stack
 
 SMALL = {"dataset": "digits", "train_size": 200, "val_size": 100, "batch_size": 20}
 FAR = "另一台"

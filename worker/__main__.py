@@ -18,6 +18,7 @@ from app.db import Database
 from app.errors import TrainyardError
 from app.reaper import Reaper
 from app.settings import get_settings, make_data_dir
+from app.ticker import Ticker
 from worker import broker
 from worker.slots import Slots, count_cores, list_gpus
 from worker.supervisor import Supervisor
@@ -45,7 +46,7 @@ def main() -> int:
         Database(settings.database_url, pool_size=count + 2), settings, Slots(count), name
     )
     presence = Presence(supervisor, gpus or [f"CPU, {count_cores()} cores ({platform.machine()})"])
-    reaper = Reaper(supervisor.db, settings)
+    reaper = Ticker("reaper", Reaper(supervisor.db, settings).tick)
     broker.install()
     queue.celery.task(name=queue.TASK, ignore_result=True)(supervisor.supervise)
 

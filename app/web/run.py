@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
@@ -11,6 +10,7 @@ from sqlmodel import Session
 from starlette.responses import RedirectResponse, Response
 
 from app import listing, runs, series, submit
+from app.compare import flatten
 from app.db import now
 from app.models import CANCELED, FAILED, FINISHED, PAUSED, QUEUED, RUNNING, Run, RunEvent
 from app.web import formats, forms
@@ -52,8 +52,10 @@ def _read(request: Request, s: Session, run: Run) -> RunPage:
         actions=allowed_actions(run),
         notes=run.notes,
         again_url=_again_url(request, run) if run.kind == "training" else None,
-        spec=[Fact(field_title(name), field_value(name, value)) for name, value in _flat(run.spec)],
-        resolved=[Fact(ran_title(name), short_value(name, value)) for name, value in _flat(run.resolved)],
+        spec=[Fact(field_title(name), field_value(name, value)) for name, value in flatten(run.spec).items()],
+        resolved=[
+            Fact(ran_title(name), short_value(name, value)) for name, value in flatten(run.resolved).items()
+        ],
         moments=[_moment(event, at) for event in reversed(runs.list_events(s, run.id))],
         error=run.error and sentence(run.error),
         error_tail=run.error_tail or "",
@@ -61,16 +63,6 @@ def _read(request: Request, s: Session, run: Run) -> RunPage:
         view=view,
         data=chart_data(view, [chart_facts(run, row, summaries) | {"label": run.name}], single=True),
     )
-
-
-def _flat(fields: dict[str, Any]) -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for name, value in fields.items():
-        if isinstance(value, dict) and value:
-            flat += [(f"{name}.{key}", part) for key, part in value.items()]
-        elif not isinstance(value, dict):
-            flat.append((name, value))
-    return flat
 
 
 def allowed_actions(run: Run) -> list[str]:
@@ -83,7 +75,7 @@ def allowed_actions(run: Run) -> list[str]:
 
 
 def _again_url(request: Request, run: Run) -> str:
-    query = {name: forms.as_text(value) for name, value in _flat(run.spec) if value is not None}
+    query = {name: forms.as_text(value) for name, value in flatten(run.spec).items() if value is not None}
     query |= {"name": run.name} if run.name != runs.default_name(RunSpec.model_validate(run.spec)) else {}
     query |= {"experiment": run.experiment} if run.experiment else {}
     query |= {"tags": ", ".join(run.tags)} if run.tags else {}
