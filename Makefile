@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 UP := $(BIN)/trainyard up --host $(HOST) --port $(PORT) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check clean
+.PHONY: help setup demo up test faults check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ up: $(VENV)/.run ## start everything
 
 test: $(VENV)/.test ## run the tests (PYTEST_ARGS="-k client")
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+faults: $(VENV)/.test ## kill, stop and cut off every part, and print the recovery times
+	@$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## lint, format, types, imports, migrations
 	$(BIN)/ruff check .

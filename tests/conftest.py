@@ -19,6 +19,7 @@ from app.migrate import migrate
 from app.settings import database_url
 from tests import processes, tour
 from tests.browser import NoChromium, chromium
+from tests.faults import figures
 from tests.processes import Postgres, Stack
 from tests.tour import Yard
 
@@ -26,6 +27,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts background jobs so, and every process of ours would inherit it: Ctrl-C could not be tested.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_terminal_summary = (
+    figures.print_table
+)  # here, as pytest-xdist's reporting process loads no other conftest
 TOURS = ("test_accessibility.py", "test_i18n.py")
 
 
