@@ -91,6 +91,16 @@ class Postgres:
     port: int
     password: str
     process: Process
+    command: Sequence[str | Path]
+    home: Path
+    user: str | None
+
+    @contextmanager
+    def again(self, directory: Path) -> Iterator[Process]:
+        """The server once more on the same data and port, after its process has ended: ready."""
+        with _postgres_process(self.command, self.home, self.user, directory) as process:
+            wait_for(lambda: _postgres_answers(self.url()), "Postgres", 30, process=process)
+            yield process
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{database}"
@@ -299,13 +309,19 @@ def postgres_server(directory: Path) -> Iterator[Postgres]:
             "-F",
         ]
         server += ["-c", "unix_socket_directories=", "-c", "max_connections=200"]
-        fast = signal.SIGINT  # SIGTERM would wait for the clients
-        with running(
-            "postgres", server, directory=directory, user=user, cwd=Path(home), stop_signal=fast
-        ) as process:
-            postgres = Postgres(port, password, process)
+        with _postgres_process(server, Path(home), user, directory) as process:
+            postgres = Postgres(port, password, process, server, Path(home), user)
             wait_for(lambda: _postgres_answers(postgres.url()), "Postgres", 30, process=process)
             yield postgres
+
+
+@contextmanager
+def _postgres_process(
+    command: Sequence[str | Path], home: Path, user: str | None, directory: Path
+) -> Iterator[Process]:
+    fast = signal.SIGINT  # SIGTERM would wait for the clients
+    with running("postgres", command, directory=directory, user=user, cwd=home, stop_signal=fast) as process:
+        yield process
 
 
 def postgres_binaries() -> Path:
