@@ -109,7 +109,7 @@ def _remedy(message: str) -> str:
         return "the database is locked by another process; try again in a few seconds"
     if "no such table" in message:
         return "the database has no tables yet; run `trainyard migrate`"
-    if "disk" in message or "full" in message:
+    if "disk" in message or "full" in message or "space left" in message:
         return "the disk that holds the database is full or failing; free some space"
     return "the database cannot be reached; check that it runs and that TRAINYARD_DATABASE_URL is right"
 

@@ -182,6 +182,8 @@ class Worker(SQLModel, table=True):
     slots: int
     devices: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     running: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    # Why it takes no run at the moment; empty when it does.
+    note: str = Field(default="", max_length=500, sa_column_kwargs={"server_default": ""})
     started_at: float
     seen_at: float
 
@@ -208,7 +210,9 @@ class Token(SQLModel, table=True):
     kind: str = Field(max_length=16)  # "token" or "password"
     scope: str = Field(max_length=16)  # see app.scopes
     digest: str = Field(max_length=200)  # sha256 of a token; scrypt of a password, with its salt and cost
-    prefix: str = Field(default="", max_length=16)  # a token's first letters, by which people tell it from others
+    prefix: str = Field(
+        default="", max_length=16
+    )  # a token's first letters, by which people tell it from others
     created_at: float
     created_by: str = Field(max_length=200)
     last_used_at: float | None = None

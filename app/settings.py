@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +45,21 @@ class Settings(BaseSettings):
         3, ge=1, le=100, description="A run that fails this often for no reason of its own ends."
     )
     max_queued: int = Field(1_000, ge=1, description="Runs that may wait at once.")
+    min_free_mb: int = Field(
+        500,
+        ge=0,
+        description="Disk space to keep free: with less no run is started and no checkpoint written; 0: any.",
+    )
     root_path: str = Field("", description="Path prefix behind a reverse proxy.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or JSON lines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged: this and what is more important."
+    )
+
+    @field_validator("log_format", "log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _fill_in(self) -> Self:
@@ -87,4 +101,9 @@ def make_data_dir(settings: Settings) -> None:
 
 @lru_cache
 def get_settings() -> Settings:
-    return Settings()
+    """What the environment says. Raises: SystemExit, with the variables that are wrong and why."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = (f"TRAINYARD_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
+        raise SystemExit("trainyard: " + "; ".join(wrong)) from None

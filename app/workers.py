@@ -15,7 +15,9 @@ from app.models import Worker
 PRESENT_S = 15.0
 
 
-def say_present(s: Session, name: str, slots: int, devices: list[str], running: list[str]) -> None:
+def say_present(
+    s: Session, name: str, slots: int, devices: list[str], running: list[str], note: str = ""
+) -> None:
     """Insert or refresh this process's row; forget workers that have been silent for a day."""
     at = now(s)
     s.merge(
@@ -26,6 +28,7 @@ def say_present(s: Session, name: str, slots: int, devices: list[str], running: 
             slots=slots,
             devices=devices,
             running=running,
+            note=note,
             started_at=_started_at(s, name) or at,
             seen_at=at,
         )

@@ -50,6 +50,7 @@ def get_workers(db: Db) -> Json:
                 "slots": w.slots,
                 "devices": w.devices,
                 "running": w.running,
+                "note": w.note,
                 "started_at": listing.iso(w.started_at),
                 "seen_at": listing.iso(w.seen_at),
             }
