@@ -61,6 +61,7 @@ class Process:
 
         Raises: AssertionError, with the output, when it had to be killed.
         """
+        ours = self.popen.returncode is None  # once it is reaped, its number may be another process's
         if self.popen.poll() is None:
             self.popen.send_signal(sig)
         try:
@@ -70,8 +71,9 @@ class Process:
                 f"{self.name} was still there {within_s:g} s after {sig.name}:\n{self.output()[-4000:]}"
             ) from None
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            if ours:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
             self.popen.wait()
 
 
