@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, MetaData, Text, text
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Column, Index, LargeBinary, MetaData, Text, text
 from sqlmodel import Field, SQLModel
 
 metadata: MetaData = SQLModel.metadata
@@ -20,6 +20,8 @@ QUEUED, RUNNING, PAUSED = "queued", "running", "paused"
 FINISHED, FAILED, CANCELED = "finished", "failed", "canceled"
 STATES = (QUEUED, RUNNING, PAUSED, FINISHED, FAILED, CANCELED)
 ENDED = (FINISHED, FAILED, CANCELED)
+DRAIN_FINISH, DRAIN_NOW = "finish", "now"
+DRAINS = ("", DRAIN_FINISH, DRAIN_NOW)
 
 
 class Run(SQLModel, table=True):
@@ -27,6 +29,7 @@ class Run(SQLModel, table=True):
 
     __tablename__ = "run"
     __table_args__ = (
+        CheckConstraint(f"state IN {STATES}", name="state"),
         Index("ix_run_state_queued_at", "state", "queued_at"),
         Index("ix_run_experiment_id", "experiment", "id"),
         # The few runs with flushes that were not compacted yet: what the compactor looks for each second.
@@ -173,9 +176,10 @@ class Artifact(SQLModel, table=True):
 
 
 class Worker(SQLModel, table=True):
-    """A worker process, as it last described itself."""
+    """A worker process, as it last described itself; `drain` is what people want of it (app.workers)."""
 
     __tablename__ = "worker"
+    __table_args__ = (CheckConstraint(f"drain IN {DRAINS}", name="drain"),)
     name: str = Field(primary_key=True, max_length=200)
     host: str = Field(max_length=200)
     pid: int
@@ -184,6 +188,8 @@ class Worker(SQLModel, table=True):
     running: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     # Why it takes no run at the moment; empty when it does.
     note: str = Field(default="", max_length=500, sa_column_kwargs={"server_default": ""})
+    drain: str = Field(default="", max_length=16, sa_column_kwargs={"server_default": ""})
+    drain_by: str = Field(default="", max_length=200, sa_column_kwargs={"server_default": ""})
     started_at: float
     seen_at: float
 
