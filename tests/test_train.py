@@ -15,12 +15,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from ml import checkpoint
-from ml.catalog import MODELS, SCHEDULES
+from ml.catalog import MODELS, OPTIMIZERS, SCHEDULES
 from ml.data import Split, load_dataset
 from ml.events import Done, Evaluated, Evaluating, Event, Points, Prepared, Snapshot
 from ml.models import build_model
@@ -28,6 +28,7 @@ from ml.schedules import learning_rate
 from ml.spec import RunSpec
 from ml.tally import Tally
 from ml.train import NonFiniteLoss, pick_device, train
+from tests.bits import assert_same_bits
 
 CPU = torch.device("cpu")
 SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
@@ -76,19 +77,6 @@ def evaluations(events: list[Event]) -> list[tuple[int, int, float, float]]:
     return [(e.step, e.epoch, e.loss, e.accuracy) for e in events if isinstance(e, Evaluated)]
 
 
-def assert_same_state(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
-    """The same weights, optimizer state and generators, bit by bit."""
-    assert a.keys() == b.keys()
-    for key in a:
-        left, right = a[key], b[key]
-        if isinstance(left, Tensor):
-            assert torch.equal(left, right), key
-        elif isinstance(left, Mapping):
-            assert_same_state(left, right)
-        else:
-            assert left == right, key
-
-
 def plain_loop(spec: RunSpec, data: Split) -> tuple[nn.Module, list[float]]:
     """The homework's loop, written independently: DataLoader, default optimizer, float images."""
     chosen = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(spec.seed))
@@ -128,32 +116,56 @@ def test_the_bits_are_those_of_a_plain_dataloader_loop(model: str, optimizer: di
         assert torch.equal(state[name], parameter), name
 
 
+PAIRS = [(model, optimizer, "onecycle") for model in MODELS for optimizer in OPTIMIZERS]
+SCHEDULED = [("lenet", optimizer, schedule) for optimizer in OPTIMIZERS for schedule in SCHEDULES]
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "schedule"), [*PAIRS, *(c for c in SCHEDULED if c not in PAIRS)]
+)
+def test_resume_is_bit_identical(tmp_path: Path, model: str, optimizer: str, schedule: str) -> None:
+    """Whatever the catalog holds; in the middle of an epoch, in an evaluation, after one and at the very end."""
+    kind = {"optimizer": optimizer, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "schedule": schedule}
+    assert_resumes(tmp_path, spec_of(model=model, train_size=5, val_size=4, batch_size=2, **kind))
+
+
 @pytest.mark.parametrize("model", ["lenet", "alexnet", "resnet8"])
-@pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
-def test_resume_is_bit_identical(tmp_path: Path, model: str, optimizer: dict[str, Any]) -> None:
-    spec = spec_of(model=model, batch_size=32, schedule="onecycle", **optimizer)  # 5 steps an epoch
+def test_resume_is_bit_identical_in_bf16(tmp_path: Path, model: str) -> None:
+    assert_resumes(
+        tmp_path, spec_of(model=model, train_size=5, val_size=4, batch_size=2, precision="bf16", **ADAMW)
+    )
+
+
+def through_a_file(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
+    path = folder / "checkpoint.pt"
+    return checkpoint.load(path, checkpoint.save(path, state))
+
+
+def assert_resumes(folder: Path, spec: RunSpec) -> None:
+    """Two epochs of three steps (2, 2 and 1 images), gone on from each of four checkpoints, are those of the whole run."""
     wanted, states, whole = Flag(), [], []
     for event in train(spec, digits(), device=CPU, snapshot_requested=wanted, report_every_s=0):
         whole.append(event)
-        if isinstance(event, Points) and event.step[-1] == 2:
-            wanted.set()  # answered in the middle of the first epoch, after step 3
+        if isinstance(event, Points) and event.step[-1] == 1:
+            wanted.set()  # answered in the middle of the first epoch, after step 2
         if isinstance(event, Evaluating) and event.epoch == 2:
             wanted.set()  # answered with both epochs trained and one evaluated
         if isinstance(event, Snapshot):
             states.append(event)
-    assert [(s.step, s.epoch) for s in states] == [(3, 1), (5, 1), (10, 2), (10, 2)]
+    assert [(s.step, s.epoch) for s in states] == [(2, 1), (3, 1), (6, 2), (6, 2)]
+    if spec.model == "lenet":
+        assert_same_bits(last_state(collect(spec)), states[-1].state)  # having been asked changes nothing
     for i, snapshot in enumerate(states):
         torch.manual_seed(99)  # whatever happened in between
-        path = tmp_path / f"{i}.pt"
-        state = checkpoint.load(path, checkpoint.save(path, snapshot.state))
-        again = collect(spec, resume=state)
+        again = collect(spec, resume=through_a_file(folder, snapshot.state) if i == 0 else snapshot.state)
         assert isinstance(again[0], Prepared)
         assert again[0].start_step == snapshot.step
         assert isinstance(again[-1], Done)
-        losses = series(whole, "train/loss")
-        assert series(again, "train/loss") == {s: v for s, v in losses.items() if s > snapshot.step}
+        for metric in ("train/loss", "train/accuracy", "train/lr"):
+            values = series(whole, metric)
+            assert series(again, metric) == {s: v for s, v in values.items() if s > snapshot.step}
         resumed = [e for e in again if isinstance(e, Snapshot)]
-        assert_same_state((resumed or states)[-1].state, states[-1].state)
+        assert_same_bits((resumed or states)[-1].state, states[-1].state)
         if resumed:
             assert evaluations(again) == evaluations(whole)[-len(evaluations(again)) :]
 

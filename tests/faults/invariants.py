@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import psutil
-import torch
 
 from app.models import CANCELED, ENDED, FAILED, FINISHED, PAUSED, QUEUED, RUNNING, Run, RunEvent
 from ml import checkpoint
 from ml.spec import RunSpec
+from tests.bits import assert_same_bits
 from tests.faults.reference import reference
 from tests.faults.yard import GONE_S, Series, Yard, command_of
 from tests.processes import wait_for
@@ -185,24 +185,7 @@ def assert_final_state(yard: Yard, run: Run) -> None:
     spec = RunSpec.model_validate(run.spec)
     wanted = reference(spec, run.resolved["threads"], run.total_steps).final_state
     assert wanted is not None
-    assert_same_state(checkpoint.load(path, run.checkpoint["sha256"]), wanted)
-
-
-def assert_same_state(found: Any, wanted: Any, where: str = "state") -> None:
-    """The same bits, however deep."""
-    if isinstance(wanted, torch.Tensor):
-        assert found.dtype == wanted.dtype, where
-        assert torch.equal(found, wanted), where
-    elif isinstance(wanted, Mapping):
-        assert found.keys() == wanted.keys(), where
-        for key in wanted:
-            assert_same_state(found[key], wanted[key], f"{where}[{key!r}]")
-    elif isinstance(wanted, list | tuple):
-        assert len(found) == len(wanted), where
-        for index, (one, other) in enumerate(zip(found, wanted, strict=True)):
-            assert_same_state(one, other, f"{where}[{index}]")
-    else:
-        assert found == wanted, where
+    assert_same_bits(checkpoint.load(path, run.checkpoint["sha256"]), wanted)
 
 
 def _first_break(steps: np.ndarray[Any, Any]) -> str:
