@@ -6,14 +6,20 @@ import logging
 import signal
 import socket
 import sys
+from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
+from app import logs, tokens
+from app.db import Database
+from app.errors import Unavailable
+from app.guard import is_loopback, needs_token, weak_token
 from app.main import create_app
-from app.security import needs_token, weak_token
-from app.settings import get_settings
+from app.settings import Settings, get_settings
+
+log = logging.getLogger("app")
 
 
 class Server(uvicorn.Server):
@@ -27,8 +33,8 @@ class Server(uvicorn.Server):
 
 def main() -> int:
     settings = get_settings()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    refusal = needs_token(settings.host, settings.token) or weak_token([settings.token])
+    logs.configure(settings)
+    refusal = weak_token([settings.token]) or _why_not(settings)
     if refusal:
         print(f"trainyard: {refusal}", file=sys.stderr)
         return 1
@@ -48,14 +54,34 @@ def main() -> int:
         log_config=None,
         timeout_graceful_shutdown=5,
         limit_concurrency=1_200,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies or "127.0.0.1",
     )
     server = Server(config)
     for ended_by in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped in good order: that is no reason to exit with an error.
         signal.signal(ended_by, lambda *_: None)
+    log.info(
+        "the web process of Trainyard %s listens on %s:%d", version("trainyard"), settings.host, settings.port
+    )
     server.run(sockets=[listener])
     return 0 if server.started else 1
+
+
+def _why_not(settings: Settings) -> str | None:
+    """Why this address may not be bound, or None; the database is asked only where it decides."""
+    if settings.token or is_loopback(settings.host):
+        return None
+    database = Database(settings.database_url)
+    try:
+        with database.read() as s:
+            return needs_token(settings.host, is_wanted=tokens.any_made(s))
+    except Unavailable as error:
+        if "no tables" in error.message:
+            return needs_token(settings.host, is_wanted=False)
+        return f"cannot tell whether anybody has a token: {error.message}; or set TRAINYARD_TOKEN"
+    finally:
+        database.dispose()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -16,7 +16,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from app import web
+from app import logs, web
+from app.access import Access
 from app.api import (
     artifacts,
     compare,
@@ -24,22 +25,27 @@ from app.api import (
     export,
     groups,
     metrics,
+    monitoring,
     points,
     predictions,
     runs,
     series,
     system,
+    tokens,
 )
 from app.api.answers import AnswerCache
+from app.api.contract import Application, allowed_methods
 from app.briefs import BriefCache
 from app.compaction import compact_some
 from app.db import Database
 from app.errors import TrainyardError
+from app.guard import Guard, host_names, is_loopback
 from app.live import Hub
 from app.reaper import Reaper
-from app.security import HEADERS, Guard, SecurityMiddleware, host_names
+from app.security import HEADERS, SecurityMiddleware
 from app.settings import ROOT, Settings, get_settings, make_data_dir
 from app.ticker import Ticker
+from app.traffic import TrafficMiddleware, make_histogram
 from app.validation import explain, field_name, known_fields
 
 log = logging.getLogger(__name__)
@@ -60,7 +66,7 @@ SWAGGER_DIR = _package_dir("fastapi_offline") / "static"
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
     make_data_dir(settings)
-    app = FastAPI(
+    app = Application(
         title="Trainyard",
         summary="Launch training runs, watch every step live, compare honestly.",
         version="1",
@@ -72,8 +78,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.db = Database(settings.database_url)
     app.state.hub = Hub(app.state.db)
+    app.state.access = Access(app.state.db, settings.token, beyond=not is_loopback(settings.host))
     app.state.briefs = BriefCache()
     app.state.answers = AnswerCache()
+    app.state.registry = monitoring.make_registry(app.state.db, app.state.hub, settings)
     for router in (
         runs.router,
         runs.external,
@@ -83,12 +91,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         points.router,
         events.router,
         system.router,
+        monitoring.router,
         artifacts.router,
         predictions.router,
         compare.router,
         export.router,
+        tokens.router,
     ):
         app.include_router(router)
+    # Within the middleware of the language, which the pages bring: a refusal is a page too.
+    guard = Guard(app.state.access, host_names(settings))
+    app.add_middleware(SecurityMiddleware, guard=guard, refuse=_refuse)
     web.install(app)
     app.mount("/static/plotly", StaticFiles(directory=PLOTLY_DIR), name="plotly")
     app.mount("/static/swagger", StaticFiles(directory=SWAGGER_DIR), name="swagger")
@@ -97,7 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_crash)
-    app.add_middleware(SecurityMiddleware, guard=Guard(settings.token, host_names(settings)))
+    app.add_middleware(TrafficMiddleware, histogram=make_histogram(app.state.registry))  # the outermost
     return app
 
 
@@ -106,6 +119,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     tickers = (
         Ticker("reaper", Reaper(app.state.db, app.state.settings).tick),
         Ticker("compactor", partial(compact_some, app.state.db)),
+        Ticker("access", app.state.access.tick),
     )
     app.state.hub.start()
     for ticker in tickers:
@@ -126,9 +140,13 @@ def _answer(request: Request, status: int, code: str, message: str, field: str |
     return JSONResponse({"error": error}, status, headers)
 
 
+def _refuse(request: Request, error: TrainyardError) -> Response:
+    return _answer(request, error.status, error.code, error.message, error.field)
+
+
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, TrainyardError)
-    return _answer(request, error.status, error.code, error.message, error.field)
+    return _refuse(request, error)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -151,14 +169,21 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     }
     codes = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
     code = codes.get(error.status_code, "error")
-    return _answer(request, error.status_code, code, messages.get(error.status_code, str(error.detail)))
+    message = messages.get(error.status_code, str(error.detail))
+    response = _answer(request, error.status_code, code, message)
+    if error.status_code == 405:
+        response.headers["allow"] = allowed_methods(request)
+    return response
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
     incident = secrets.token_hex(4)
-    log.error("incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
+    request_id = getattr(request.state, "request_id", "")
+    with logs.bind(request=request_id):  # we are outside the middleware that bound it
+        log.error("incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
     response = _answer(
         request, 500, "internal", f"something went wrong on our side; the log has it under {incident}"
     )
-    response.headers.update(HEADERS)  # this answer is made outside the middleware that sets them
+    # This answer is made outside the middlewares that set them.
+    response.headers.update({**HEADERS, "x-request-id": request_id})
     return response

@@ -1,33 +1,28 @@
-"""Who may ask what: host names, origins, the token, body sizes and response headers, around the whole application.
-
-A page that someone visits must not be able to start code on their GPU. So a request must name a host that we answer to
-(against DNS rebinding), an unsafe method must come from our own pages or from no page at all (against cross-site
-requests), and beyond loopback a token is needed.
-"""
+"""The guard, body sizes and response headers, around the whole application."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
-from ipaddress import ip_address
+from collections.abc import Callable
 from urllib.parse import quote
 
+from starlette._utils import get_route_path
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import Forbidden, TooLarge, TrainyardError, Unauthorized
-from app.settings import Settings
+from app.access import Access, Caller
+from app.actor import asking
+from app.errors import TooLarge, TrainyardError, Unauthorized
+from app.guard import Asked, BadHost, Guard, TooManyGuesses
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-PUBLIC_PATHS = frozenset({"/healthz", "/login", "/language"})
-SESSION_COOKIE = "trainyard_session"
-SESSION_S = 30 * 24 * 3600
+CALLER = "trainyard.caller"  # in the scope of a request: who asks, see app.access
+STREAM_CHECK_S = 1.0  # how soon an open event stream of a revoked token ends
+MAX_NEXT = 1_800  # characters of an address that signing in comes back to
 MAX_BODY_BYTES = 256 * 1024
 MAX_METRICS_BYTES = 16 * 1024 * 1024
 
@@ -53,124 +48,101 @@ HEADERS = {
 }
 
 
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def host_names(settings: Settings) -> frozenset[str]:
-    """The exact Host headers that we answer to; a configured name without a port is taken with any."""
-    names = {f"{name}:{settings.port}" for name in ("127.0.0.1", "localhost", "[::1]")}
-    if settings.port == 80:
-        names |= {"127.0.0.1", "localhost", "[::1]"}
-    return frozenset(
-        names | {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
-    )
-
-
-def make_session(token: str, at: float) -> str:
-    """A signed cookie value that is good for 30 days and dies with the token."""
-    expires = str(int(at + SESSION_S))
-    return f"{expires}.{_sign(token, expires)}"
-
-
-def _sign(token: str, text: str) -> str:
-    return hmac.new(token.encode(), b"session:" + text.encode(), hashlib.sha256).hexdigest()
-
-
-def session_valid(token: str, value: str, at: float) -> bool:
-    expires, _, signature = value.partition(".")
-    return (
-        expires.isascii()
-        and expires.isdigit()
-        and int(expires) > at
-        and hmac.compare_digest(signature.encode(), _sign(token, expires).encode())
-    )
-
-
-@dataclass(frozen=True)
-class Guard:
-    """The checks of one request, each an error with its remedy or nothing."""
-
-    token: str
-    hosts: frozenset[str]
-
-    def check(self, method: str, scheme: str, path: str, headers: Headers) -> None:
-        """Raises: Forbidden for a foreign host or origin; Unauthorized without the token."""
-        host = headers.get("host", "").lower()
-        if host not in self.hosts and host.rpartition(":")[0] not in self.hosts:
-            raise _BadHost(
-                f"this server does not answer to the host {host[:200]!r}; "
-                "if it should, add the name to TRAINYARD_ALLOWED_HOSTS"
-            )
-        self._check_origin(method, scheme, host, path, headers)
-        if self.token and path not in PUBLIC_PATHS and not path.startswith("/static/"):
-            self._check_token(headers)
-
-    @staticmethod
-    def _check_origin(method: str, scheme: str, host: str, path: str, headers: Headers) -> None:
-        site = headers.get("sec-fetch-site")
-        if method in SAFE_METHODS:
-            if path.startswith("/api/") and site not in (None, "same-origin", "none"):
-                raise Forbidden("another site's page may not read this API")
-            return
-        if site not in (None, "same-origin", "none"):
-            raise Forbidden("another site's page may not do this; use the dashboard or a script")
-        origin = headers.get("origin")
-        if origin is not None and origin.lower() != f"{scheme}://{host}":
-            raise Forbidden("the request comes from another origin; use the dashboard or a script")
-
-    def _check_token(self, headers: Headers) -> None:
-        authorization = headers.get("authorization", "")
-        kind, _, given = authorization.partition(" ")
-        if kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.token.encode()):
-            return
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(SESSION_COOKIE)
-        except CookieError:
-            cookie = None
-        if cookie is None or not session_valid(self.token, cookie.value, time.time()):
-            raise Unauthorized("send the token as `Authorization: Bearer ...`, or sign in at /login")
-
-
-class _BadHost(Forbidden):
-    status, code = 400, "bad_host"
-
-
 class SecurityMiddleware:
-    """Applies the guard, the body limit and the headers to every request, whatever route it is for."""
+    """Applies the guard, the body limit and the headers to every request, whatever route it is for.
 
-    def __init__(self, app: ASGIApp, *, guard: Guard) -> None:
-        self._app, self._guard = app, guard
+    `refuse` makes the answer to who is not let in, a page or JSON.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, guard: Guard, refuse: Callable[[Request, TrainyardError], Response]
+    ) -> None:
+        self._app, self._guard, self._refuse = app, guard, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return  # we have no WebSockets
-        headers = Headers(scope=scope)
-        path: str = scope["path"]
-        limit = MAX_METRICS_BYTES if path.endswith("/metrics") else MAX_BODY_BYTES
+        asked = _read(scope)
+        limit = MAX_METRICS_BYTES if asked.path.endswith("/metrics") else MAX_BODY_BYTES
+        sending = _with_headers(send)
+        scope[CALLER] = None
         try:
-            self._guard.check(scope["method"], scope["scheme"], path, headers)
-            _check_length(headers, limit)
+            caller = await self._admit(asked)
+            scope[CALLER] = caller
+            _check_length(asked.headers, limit)
         except TrainyardError as error:
-            await _refusal(error, path, headers)(scope, receive, _with_headers(send))
+            await self._refusal(error, Request(scope), asked)(scope, receive, sending)
             return
-        await self._app(scope, _limited(receive, limit), _with_headers(send))
+        if caller is not None:
+            asking.set(caller.name)
+        if caller is not None and asked.path.endswith("/events"):
+            await _while_good(self._guard.access, caller, self._app, scope, receive, sending)
+        else:
+            await self._app(scope, _limited(receive, limit), sending)
+
+    async def _admit(self, asked: Asked) -> Caller | None:
+        if not self._guard.access.is_loaded and not asked.is_public:
+            await run_in_threadpool(self._guard.access.refresh)
+        return self._guard.admit(asked)
+
+    def _refusal(self, error: TrainyardError, request: Request, asked: Asked) -> Response:
+        if isinstance(error, BadHost):  # a page would ask for its parts at the same wrong name
+            return JSONResponse(error.payload(), error.status)
+        if isinstance(error, Unauthorized) and "text/html" in asked.headers.get("accept", ""):
+            return RedirectResponse(_login_url(request), 303)
+        response = self._refuse(request, error)
+        if isinstance(error, Unauthorized):
+            response.headers["www-authenticate"] = "Bearer"
+        if isinstance(error, TooManyGuesses):
+            response.headers["retry-after"] = str(error.retry_s)
+        return response
 
 
-def _refusal(error: TrainyardError, path: str, headers: Headers) -> Response:
-    if isinstance(error, Unauthorized) and "text/html" in headers.get("accept", ""):
-        return RedirectResponse(f"/login?next={quote(path, safe='')}", 303)
-    response = JSONResponse(error.payload(), error.status)
-    if isinstance(error, Unauthorized):
-        response.headers["www-authenticate"] = "Bearer"
-    return response
+def _read(scope: Scope) -> Asked:
+    # The path as the router takes it, by its own function: what is guarded is what is then served.
+    client = scope.get("client")
+    return Asked(
+        scope["method"],
+        scope["scheme"],
+        get_route_path(scope),
+        client[0] if client else "",
+        Headers(scope=scope),
+    )
+
+
+def _login_url(request: Request) -> str:
+    """The sign-in page, which comes back to this address."""
+    prefix = request.scope.get("root_path", "").rstrip("/")
+    here = prefix + get_route_path(request.scope)
+    query = f"?{request.url.query}" if request.url.query and request.method == "GET" else ""
+    target = here + query if len(here + query) <= MAX_NEXT else here
+    return f"{prefix}/login?next={quote(target, safe='')}"
+
+
+async def _while_good(
+    access: Access, caller: Caller, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Serve a stream until its token is revoked or expires: then the client seems to be gone, and the answer ends."""
+    ended = False
+
+    async def watched() -> Message:
+        nonlocal ended
+        message = asyncio.ensure_future(receive())
+        try:
+            while not ended:
+                done, _pending = await asyncio.wait({message}, timeout=STREAM_CHECK_S)
+                if done:
+                    return message.result()
+                ended = not access.still_good(caller, time.time())
+            return {"type": "http.disconnect"}
+        finally:
+            message.cancel()
+
+    await app(scope, watched, send)
+    if ended:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _check_length(headers: Headers, limit: int) -> None:
@@ -207,22 +179,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
-
-
-def needs_token(host: str, token: str) -> str | None:
-    """Why this address may not be bound, or None: beyond loopback anyone could start code on this machine."""
-    if is_loopback(host) or token:
-        return None
-    return (
-        f"refusing to listen on {host} without a token: anyone who reaches it could start code on this machine. "
-        "Set TRAINYARD_TOKEN to a long random text "
-        "(`python -c 'import secrets; print(secrets.token_urlsafe(32))'` prints one), "
-        "or use --host 127.0.0.1"
-    )
-
-
-def weak_token(tokens: Sequence[str]) -> str | None:
-    """Why a token is too weak to use, or None."""
-    if any(token and len(token) < 16 for token in tokens):
-        return "TRAINYARD_TOKEN is too short to be safe: use at least 16 random characters"
-    return None

@@ -21,15 +21,22 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("~/.trainyard"), description="Database, Redis socket, logs and checkpoints.")
     datasets: Path | None = Field(None, description="Where data sets lie; default DATA_DIR/datasets.")
-    database_url: str = Field("", description="Default: SQLite in DATA_DIR.")
-    broker_url: str = Field("", description="Default: Redis on a unix socket in DATA_DIR.")
+    database_url: str = Field("", repr=False, description="Default: SQLite in DATA_DIR.")
+    broker_url: str = Field("", repr=False, description="Default: Redis on a unix socket in DATA_DIR.")
     token: str = Field(
-        "", description="When set, every request must carry it; needed to bind beyond loopback."
+        "",
+        repr=False,
+        description="A token for everything, beside those in the database: requests must carry one or the other.",
     )
     host: str = Field("127.0.0.1", description="Address that the web process binds.")
     port: int = Field(8000, ge=0, le=65_535, description="Port that the web process binds.")
     allowed_hosts: str = Field(
         "", description="Further Host names to answer to, comma separated (name or name:port)."
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks of reverse proxies, comma separated: their X-Forwarded-For and "
+        "X-Forwarded-Proto are believed.",
     )
     lease_s: float = Field(
         20.0, ge=1, description="A run whose worker is silent for this long is given to another."

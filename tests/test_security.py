@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute, Mount, Route
 
 from app.main import create_app
-from app.security import make_session, session_valid
 from app.settings import Settings
 from tests.processes import (
     Stack,
@@ -30,7 +29,7 @@ from tests.processes import (
 )
 
 TOKEN = "a-long-token-for-the-tests-0123456789abcdef"
-PUBLIC = ("/healthz", "/login", "/language", "/static")
+PUBLIC = ("/healthz", "/readyz", "/login", "/language", "/static")
 
 
 @dataclass(frozen=True)
@@ -260,27 +259,34 @@ def test_the_token_opens(locked: Locked, scheme: str) -> None:
         assert client.post("/api/v1/runs", json={"external": True}).status_code == 201
 
 
-def test_a_session_is_signed_and_ends() -> None:
-    value = make_session(TOKEN, at=1000)
-    expires, signature = value.split(".")
-    assert session_valid(TOKEN, value, 1001)
-    assert not session_valid(TOKEN, value, int(expires))
-    assert not session_valid(TOKEN[::-1], value, 1001)
-    for forged in (
-        f"{int(expires) + 1}.{signature}",
-        expires,
-        f"{expires}.",
-        f".{signature}",
-        "",
-        "²." + signature,
-    ):
-        assert not session_valid(TOKEN, forged, 1001)
+def signed_in(locked: Locked) -> str:
+    """The value of a session's cookie."""
+    with locked.http() as client:
+        answer = client.post("/login", data={"token": TOKEN})
+    assert answer.status_code == 303
+    return str(client.cookies["trainyard_session"])
 
 
 def test_the_session_cookie_opens_and_a_forged_one_does_not(locked: Locked) -> None:
-    for value, status in ((make_session(TOKEN, time.time()), 200), ("9999999999.00", 401), ('a;b="', 401)):
-        with locked.http(cookie=f"trainyard_session={value}") as client:
-            assert client.get("/api/v1/runs").status_code == status
+    """R2.4"""
+    value = signed_in(locked)
+    token_id, expires, signature = value.split(".")
+    forged = (
+        f"{token_id}.{int(expires) + 1}.{signature}",
+        f"{token_id}.{expires}.{signature[::-1]}",
+        f"{token_id}.{expires}.",
+        f"{token_id}.{expires}",
+        f".{expires}.{signature}",
+        f"{token_id}.\u00b2.{signature}".encode("latin-1").decode("latin-1"),
+        f"{token_id}.{'9' * 400}.{signature}",
+        "9999999999.00",
+        'a;b="',
+        "",
+    )
+    for text, status in ((value, 200), *((one, 401) for one in forged)):
+        with locked.http() as client:
+            headers = [(b"cookie", f"trainyard_session={text}".encode("latin-1"))]
+            assert client.get("/api/v1/runs", headers=headers).status_code == status, text
 
 
 # -- headers -------------------------------------------------------------------------------------------------
@@ -311,7 +317,9 @@ def test_every_answer_has_the_headers(
     assert "server" not in response.headers
 
 
-def test_even_a_crash_has_them_and_tells_nothing(tmp_path: Path) -> None:
+def test_even_a_crash_has_them_and_tells_nothing(tmp_path: Path, migrated_file: Path) -> None:
+    """R10.1"""
+    shutil.copy(migrated_file, tmp_path / "trainyard.db")
     application = create_app(Settings(data_dir=tmp_path, port=80))
 
     @application.get("/crash")

@@ -6,10 +6,12 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from app.access import Access, Caller
 from app.api.answers import AnswerCache
 from app.briefs import BriefCache
 from app.db import Database
 from app.live import Hub
+from app.security import CALLER
 from app.settings import Settings
 
 
@@ -33,6 +35,17 @@ def get_app_settings(request: Request) -> Settings:
     return cast(Settings, request.app.state.settings)
 
 
+def get_caller(request: Request) -> Caller:
+    """Who asks; the guard let nobody else through to a route that wants to know."""
+    return cast(Caller, request.scope[CALLER])
+
+
+def get_access(request: Request) -> Access:
+    return cast(Access, request.app.state.access)
+
+
+Who = Annotated[Caller, Depends(get_caller)]
+AccessBook = Annotated[Access, Depends(get_access)]
 Db = Annotated[Database, Depends(get_db)]
 Briefs = Annotated[BriefCache, Depends(get_briefs)]
 Answers = Annotated[AnswerCache, Depends(get_answers)]

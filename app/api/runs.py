@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from app import bulk, listing, query, runs, submit
 from app.api.bodies import BulkBody, EditBody, ExperimentBody, FinishBody, RunBody
-from app.api.deps import AppSettings, Briefs, Db
+from app.api.deps import AppSettings, Briefs, Db, Who
 from app.errors import Invalid
 from app.listing import Filter
 from app.models import Run
+from app.scopes import Scope
 from app.validation import spec_errors
 from ml.catalog import MODELS
 from ml.spec import RunSpec
@@ -26,12 +27,14 @@ external = APIRouter(prefix="/api/v1", tags=["external runs"])
 Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 MAX_EXPERIMENT_RUNS = 200
+SAME: dict[int | str, Json] = {200: {"description": "The run that this key gave before", "model": Json}}
+ASKED: dict[int | str, Json] = {202: {"description": "Its trainer was asked to stop", "model": Json}}
 LISTED: dict[int | str, Json] = {
     200: {"content": {"application/json": {"schema": {"type": "object"}}}}  # written as text: see app.briefs
 }
 
 
-@router.post("/runs", status_code=201, summary="Start a run")
+@router.post("/runs", status_code=201, summary="Start a run", responses=SAME)
 def create_run(
     body: RunBody,
     response: Response,
@@ -118,8 +121,12 @@ def list_runs(
 
 
 @router.post("/runs/bulk", summary="Cancel, delete or tag many runs")
-def change_runs(body: BulkBody, db: Db, settings: AppSettings) -> Json:
-    """Each run by itself: `done` has the ids that were changed, `failed` says of each other one why it was not."""
+def change_runs(body: BulkBody, db: Db, settings: AppSettings, who: Who) -> Json:
+    """Each run by itself: `done` has the ids that were changed, `failed` says of each other one why it was not.
+
+    Deleting needs the scope `admin`, as it does one by one.
+    """
+    who.need(Scope.ADMIN if body.action == "delete" else Scope.SUBMIT)
     outcome = bulk.act(db, settings, body.runs, body.action, add=body.add, remove=body.remove)
     return {"done": outcome.done, "failed": [failure._asdict() for failure in outcome.failed]}
 
@@ -154,7 +161,7 @@ def delete_run(run_id: str, db: Db, settings: AppSettings) -> None:
     submit.delete(db, settings, run_id)
 
 
-@router.post("/runs/{run_id}/cancel", summary="Cancel a run")
+@router.post("/runs/{run_id}/cancel", summary="Cancel a run", responses=ASKED)
 def cancel_run(run_id: str, db: Db, response: Response) -> Json:
     """200 when it is canceled now; 202 when its trainer was asked to stop."""
     with db.begin() as s:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from app import catalog, listing, queue, workers
 from app.api.deps import AppSettings, Db
 from app.errors import Unavailable
+from app.security import CALLER
 
 router = APIRouter()
 
@@ -21,8 +22,8 @@ async def healthz() -> Json:
 
 
 @router.get("/readyz", tags=["system"], summary="Can it do its work?")
-def readyz(db: Db, response: Response) -> Json:
-    """200 when database and broker answer; otherwise 503 with the reason of each."""
+def readyz(request: Request, db: Db, response: Response) -> Json:
+    """200 when database and broker answer; otherwise 503, with the reason of each for who may read."""
     checks = {"database": "ok", "broker": queue.ping() or "ok"}
     try:
         db.ping()
@@ -30,7 +31,8 @@ def readyz(db: Db, response: Response) -> Json:
         checks["database"] = error.message
     ready = all(value == "ok" for value in checks.values())
     response.status_code = 200 if ready else 503
-    return {"status": "ready" if ready else "not ready", "checks": checks}
+    status = "ready" if ready else "not ready"
+    return {"status": status} if request.scope[CALLER] is None else {"status": status, "checks": checks}
 
 
 @router.get("/api/v1/catalog", tags=["system"], summary="Models, datasets and the schema of a spec")

@@ -169,6 +169,7 @@ class WorkerRow:
     running: list[RunRow]
     seen: str
     since: str
+    note: str  # why it takes no run; empty when it does
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,7 @@ class WorkersPage(Page):
     workers: list[WorkerRow]
     waiting: list[WaitingRow]
     summary: str
+    trouble: str  # with the disk of the database; empty when there is room
     data: dict[str, Any]
 
 
@@ -224,7 +226,9 @@ class DocsPage(Page):
 class LoginPage(Page):
     template: ClassVar[str] = "login.html"
     next_path: str
+    name: str
     error: str
+    wanted: bool
 
 
 @dataclass(frozen=True)

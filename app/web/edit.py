@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from app import bulk, listing, runs
+from app.access import Caller
 from app.bulk import Action, Outcome
 from app.errors import Invalid
+from app.scopes import Scope
 from app.web import forms
 from app.web.contexts import BulkPage, EditPage, Fact
 from app.web.deps import AppSettings, Db, Posted, PostedLists
 from app.web.forms import Field, Typed
 from app.web.i18n import _, ngettext, sentence
-from app.web.render import database, local_url, render
+from app.web.render import caller, database, local_url, render
 from app.web.rows import make_rows
 
 router = APIRouter()
@@ -107,6 +109,7 @@ def do_bulk(request: Request, db: Db, settings: AppSettings, posted: PostedLists
         return _bulk_page(
             request, action, ids, add=last("add"), remove=last("remove"), error=error or _("Choose a run.")
         )
+    cast(Caller, caller(request)).need(Scope.ADMIN if action == "delete" else Scope.SUBMIT)
     outcome = bulk.act(db, settings, ids, action, add=given[0], remove=given[1])  # type: ignore[arg-type]
     return _bulk_page(request, action, [], outcome=outcome)
 

@@ -10,10 +10,13 @@ from fastapi import FastAPI, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
+from app.access import Access, Caller
 from app.db import Database
-from app.security import SESSION_COOKIE
+from app.scopes import Scope
+from app.security import CALLER
 from app.settings import ROOT, Settings
 from app.web import i18n
+from app.web.modules import imported
 from app.web.words import script_words
 
 KEPT_URLS = 8_192  # a page of a hundred runs asks for hundreds, and finding a route costs about a millisecond
@@ -42,6 +45,8 @@ class Layout:
 
     section: str
     signed_in: bool
+    who: str
+    denied: dict[str, str]  # by scope: why the reader may not do what needs it, empty when they may
     version: str
     words: dict[str, str]
     language: str
@@ -71,15 +76,19 @@ def make_environment(app: FastAPI) -> Environment:
         return path_of(route, tuple(params.items()))
 
     environment.globals["url_for"] = url_for
+    environment.globals["imported"] = imported
     return environment
 
 
 def render(request: Request, page: Page, status: int = 200) -> Response:
     environment = cast(Environment, request.app.state.templates)
     language = i18n.language.get()
+    asks = caller(request)
     layout = Layout(
         section=page.section,
-        signed_in=SESSION_COOKIE in request.cookies,
+        signed_in=asks is not None and asks.token_id is not None,
+        who=asks.name if asks else "",
+        denied={scope.value: _denial(asks, scope) for scope in (Scope.SUBMIT, Scope.ADMIN)},
         version=request.app.version,
         words=script_words(),
         language=i18n.TAGS[language],
@@ -100,6 +109,16 @@ def render(request: Request, page: Page, status: int = 200) -> Response:
     return HTMLResponse(html, status, headers)
 
 
+def _denial(asks: Caller | None, scope: Scope) -> str:
+    if asks is not None and asks.scope.covers(scope):
+        return ""
+    reasons = {
+        Scope.SUBMIT: i18n._("You may look, but not start or change runs: that needs a token with the scope submit."),
+        Scope.ADMIN: i18n._("You may not do this: it needs a token with the scope admin."),
+    }
+    return reasons[scope]
+
+
 def _here(request: Request, page: Page) -> str:
     """Where the switch of languages comes back to: this address, or the section that answered a form."""
     if request.method != "GET":
@@ -107,6 +126,15 @@ def _here(request: Request, page: Page) -> str:
     prefix, path = cast(str, request.app.root_path).rstrip("/"), request.url.path
     query = f"?{request.url.query}" if request.url.query else ""
     return (path if path.startswith(f"{prefix}/") else prefix + path) + query
+
+
+def caller(request: Request) -> Caller | None:
+    """Who asks; None for a stranger on a page that is for everyone."""
+    return cast(Caller | None, request.scope.get(CALLER))
+
+
+def access(request: Request) -> Access:
+    return cast(Access, request.app.state.access)
 
 
 def database(request: Request) -> Database:

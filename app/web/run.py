@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from urllib.parse import urlencode
 
@@ -108,7 +109,7 @@ def _moment(event: RunEvent, at: float) -> Moment:
         state=event.to_state,
         state_title=state_title(event.to_state),
         text=_("{reason} (by {actor})").format(reason=sentence(event.reason), actor=sentence(event.actor))
-        if event.actor not in event.reason
+        if not re.search(rf"(?<!\w){re.escape(event.actor)}(?!\w)", event.reason)
         else sentence(event.reason),
     )
 
