@@ -67,7 +67,7 @@ def watch(browser: Browser, stack: Stack) -> Iterator[OpenPage]:
         context = browser.new_context(viewport={"width": width, "height": height}, locale="en-GB", **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.add_init_script(WATCH)
         watched = Watched(page, stack.url)
         page.on("console", watched.on_console)

@@ -35,7 +35,7 @@ class Site:
 
     def client(self) -> httpx.Client:
         headers = {"accept": "text/html", "origin": self.url}
-        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=20)
+        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60)
 
 
 @pytest.fixture(scope="module")

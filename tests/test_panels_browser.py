@@ -27,7 +27,7 @@ def open_page(browser: Browser, stack: Stack) -> Iterator[OpenPage]:
         context = browser.new_context(viewport={"width": width, "height": 900}, locale="en-GB", **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         page.set_default_navigation_timeout(120_000)  # two trainers may be starting on the same cores
         page.add_init_script(WATCH)
         page.on("console", lambda m: troubles.append(m.text) if m.type in ("error", "warning") else None)
@@ -209,7 +209,7 @@ def test_figures_follow_a_run_while_it_trains_and_nothing_jumps(stack: Stack, op
     mark(page)
     send(stack, live, 2, 0.75)
     cell = page.locator("[data-summary] tbody tr", has_text="live").locator("td", has_text="75.00 %").first
-    expect(cell).to_be_attached(timeout=20_000)
+    expect(cell).to_be_attached(timeout=60_000)
     assert order(page) == ["live", "other"], "sorted by the new figures"
     expect(star).to_be_focused()
     expect(same).to_have_attribute("open", "")

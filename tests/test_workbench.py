@@ -42,7 +42,7 @@ def page(browser: Browser, stack: Stack) -> Iterator[Page]:
         permissions=["clipboard-read", "clipboard-write"],
     )
     opened = context.new_page()
-    opened.set_default_timeout(30_000)
+    opened.set_default_timeout(60_000)
     troubles: list[str] = []
     opened.on("pageerror", lambda error: troubles.append(str(error)))
     opened.on("console", lambda m: troubles.append(m.text) if m.type in ("error", "warning") else None)
@@ -470,3 +470,21 @@ def test_a_chart_says_in_words_what_it_shows(page: Page, six: list[str]) -> None
     told = chart(page, "Validation accuracy").locator('[data-part="summary"]')
     expect(told).to_contain_text("Validation accuracy, 6 lines.")
     expect(told).to_contain_text("lenet 0: last 38.00 %, highest 38.00 %.")
+
+
+def test_a_page_asks_for_all_its_scripts_at_once(page: Page, six: list[str]) -> None:
+    """Each module that is fetched was named in the page's head: none waits until another has been read."""
+    fetched: list[str] = []
+    page.on("request", lambda r: fetched.append(urlsplit(r.url).path) if "/static/js/" in r.url else None)
+    page.goto(address(six))
+    until(page, "Training loss", "p.data.length")
+    links = page.locator("link[rel=modulepreload], head script[src]")
+    named = links.evaluate_all("all => all.map(one => one.getAttribute('href') ?? one.getAttribute('src'))")
+    assert len(fetched) > 30
+    assert set(fetched) == {name for name in named if "/static/js/" in name}
+
+
+def test_without_plotly_the_page_says_so(page: Page, six: list[str]) -> None:
+    page.route("**/plotly.min.js", lambda route: route.abort())
+    page.goto(address(six))
+    expect(page.locator(".chart [data-part=note]").first).to_contain_text("could not be loaded")

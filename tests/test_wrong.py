@@ -139,7 +139,7 @@ class Yard:
             runs.report(s, run_id, 1, seq, points, lease_s=3600, step=step, epoch=epoch, files=files)
 
     def get(self, path: str, status: int = 200, **query: Any) -> Json:
-        answer = httpx.get(f"{self.url}{path}", params=query, trust_env=False, timeout=20)
+        answer = httpx.get(f"{self.url}{path}", params=query, trust_env=False, timeout=60)
         assert answer.status_code == status, answer.text
         body: Json = answer.json()
         return body
@@ -309,7 +309,7 @@ def test_validation_images_are_served_as_png_and_kept_by_the_browser(yard: Yard)
 
 
 def html(yard: Yard, path: str, status: int = 200) -> str:
-    answer = httpx.get(yard.url + path, headers={"accept": "text/html"}, trust_env=False, timeout=20)
+    answer = httpx.get(yard.url + path, headers={"accept": "text/html"}, trust_env=False, timeout=60)
     assert answer.status_code == status, answer.text
     return answer.text
 
@@ -438,13 +438,13 @@ def test_a_new_evaluation_shows_itself_or_asks_first_when_someone_is_at_work(yar
     expect(panel).to_contain_text("its first evaluation is not done yet")
     page.mouse.move(2, 2)
     yard.evaluate(run.id, 1, 1, answers(3))
-    expect(panel.locator("figcaption")).to_contain_text("epoch 1", timeout=15_000)
+    expect(panel.locator("figcaption")).to_contain_text("epoch 1", timeout=60_000)
     yard.evaluate(run.id, 2, 2, answers(3))
-    expect(panel.locator("figcaption")).to_contain_text("epoch 2", timeout=15_000)
+    expect(panel.locator("figcaption")).to_contain_text("epoch 2", timeout=60_000)
     panel.locator("figcaption").hover()
     yard.evaluate(run.id, 3, 3, answers(3))
     news = panel.get_by_role("button", name="There is a new evaluation: show it")
-    expect(news).to_be_visible(timeout=15_000)
+    expect(news).to_be_visible(timeout=60_000)
     expect(panel.locator("figcaption")).to_contain_text("epoch 2")
     news.click()
     expect(panel.locator("figcaption")).to_contain_text("epoch 3")
@@ -452,4 +452,4 @@ def test_a_new_evaluation_shows_itself_or_asks_first_when_someone_is_at_work(yar
     yard.evaluate(run.id, 4, 4, answers(4))
     page.mouse.move(2, 2)
     page.evaluate("document.activeElement.blur()")
-    expect(panel.locator("figcaption")).to_contain_text("epoch 4", timeout=15_000)
+    expect(panel.locator("figcaption")).to_contain_text("epoch 4", timeout=60_000)

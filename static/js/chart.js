@@ -7,6 +7,7 @@ import { groupLines, isSmoothed, runLines } from "./lines.js";
 import { CONFIG, layoutOf } from "./layout.js";
 import { Overlay } from "./overlay.js";
 import { legendItem } from "./marks.js";
+import { plotly } from "./plotly.js";
 import { memberTrace, tracesOf } from "./traces.js";
 import { setView, toggled, view } from "./view.js";
 import { words } from "./words.js";
@@ -132,7 +133,10 @@ export class Chart {
     this.frame.setAttribute("aria-busy", String(state === "loading"));
     this.parts.state.textContent = { failed: words.unreachable, empty: this.whyEmpty(), loading: "" }[state] ?? "";
     this.showWords(state);
-    if (!this.near || this.dragging || state === "loading" || state === "failed") return;
+    if (state === "loading" || state === "failed") return;
+    const library = await plotly;
+    if (!library) this.parts.note.textContent = words.no_plotly;
+    if (!library || !this.near || this.dragging) return;
     const tokens = this.page.tokens();
     const faint = this.metrics.length > 1;
     const members = view.group.length && view.members ? this.memberTraces(tokens) : [];
@@ -142,7 +146,7 @@ export class Chart {
       kind: this.kind, chance: this.chance, height: this.log && height?.[0] <= 0 ? null : height,
       log: this.log, dragmode: this.page.dragmode(),
     });
-    await window.Plotly.react(this.plot, traces, layout, CONFIG);
+    await library.react(this.plot, traces, layout, CONFIG);
     this.slideBack();
     if (!this.drawn) this.listen();
     this.drawn = true;
