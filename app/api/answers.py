@@ -7,12 +7,14 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
+from typing import Any
 
 from fastapi import Request, Response
 from pydantic_core import to_json
 
 MIN_GZIP_BYTES = 4_096
 CACHE_BYTES = 32 * 1024 * 1024
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "Nothing has changed since this `ETag`"}}
 # Part of every tag: a new number where the same points are written in another way.
 WRITTEN = 1
 

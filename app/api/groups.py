@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic_core import to_json
 
 from app import series
-from app.api.answers import answer_json, make_tag, unchanged
+from app.api.answers import UNCHANGED, answer_json, make_tag, unchanged
 from app.api.deps import Db
 from app.api.series import DECIMALS
 from app.api.windows import (
@@ -38,7 +38,7 @@ from app.smooth import smooth_values
 router = APIRouter(prefix="/api/v1", tags=["series"])
 
 
-@router.get("/groups", summary="Curves averaged over groups of runs")
+@router.get("/groups", summary="Curves averaged over groups of runs", responses=UNCHANGED)
 def get_groups(
     request: Request,
     db: Db,

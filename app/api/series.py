@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from sqlmodel import Session
 
 from app import series
-from app.api.answers import answer_json, make_tag, unchanged
+from app.api.answers import UNCHANGED, answer_json, make_tag, unchanged
 from app.api.deps import Answers, Db
 from app.api.windows import (
     NO_WINDOW,
@@ -45,7 +45,7 @@ LONG_POINTS = 5_000_000  # from here on an outline is cheaper than all points (a
 DECIMALS = {"epoch": 6, "time": 3, "elapsed": 3}
 
 
-@router.get("/series", summary="Points of one or more series")
+@router.get("/series", summary="Points of one or more series", responses=UNCHANGED)
 def get_series(
     request: Request,
     db: Db,
