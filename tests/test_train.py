@@ -142,7 +142,7 @@ def through_a_file(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def assert_resumes(folder: Path, spec: RunSpec) -> None:
-    """Two epochs of three steps (2, 2 and 1 images), gone on from each of four checkpoints, are those of the whole run."""
+    """Two epochs of three steps (2, 2 and 1 images): gone on from each of four checkpoints, they are those of the whole."""
     wanted, states, whole = Flag(), [], []
     for event in train(spec, digits(), device=CPU, snapshot_requested=wanted, report_every_s=0):
         whole.append(event)

@@ -51,3 +51,17 @@ def either(request: pytest.FixtureRequest) -> Iterator[Yard]:
     ground: Yard = request.getfixturevalue(f"{request.param}_ground")
     yield ground
     ground.cancel_all()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def manned_ground(request: pytest.FixtureRequest) -> Iterator[Yard]:
+    ground: Yard = request.getfixturevalue(f"{request.param}_ground")
+    with ground.worker(slots=2):
+        yield ground
+
+
+@pytest.fixture
+def manned(manned_ground: Yard) -> Iterator[Yard]:
+    """On both databases, with a worker of two slots that a test leaves as it was."""
+    yield manned_ground
+    manned_ground.cancel_all()

@@ -107,6 +107,8 @@ def _assert_ranges(
         if event.to_state == RUNNING:
             if event.from_state == QUEUED:
                 began[event.attempt] = 0
+            elif "starts again" in event.reason:
+                began[event.attempt] = 0
             if told is not None:
                 began[event.attempt] = int(told.group(1).replace(",", ""))
     for attempt in np.unique(attempts).tolist():

@@ -1,23 +1,69 @@
-"""F1 and F4: the trainer dies or hangs, its worker lives."""
+"""F1, F4: a trainer dies or hangs while its worker lives; and the resumed run is the undisturbed one, bit by bit."""
 
 from __future__ import annotations
 
+import pytest
+
 from tests.faults.figures import Figures
 from tests.faults.invariants import assert_intact
-from tests.faults.yard import LONG, Yard, wait_gone
+from tests.faults.yard import LONG, Json, Yard, wait_gone
+
+on_sqlite = pytest.mark.parametrize("manned_ground", ["sqlite"], indirect=True, scope="module")
 
 
-def test_a_killed_trainer_is_replaced_at_once(either: Yard, figures: Figures) -> None:
+def test_a_killed_trainer_is_replaced_at_once(manned: Yard, figures: Figures) -> None:
     """F1 trainer SIGKILL: re-queued by its supervisor without waiting for the lease, resumed at the checkpoint."""
-    with either.worker(slots=1):
-        run_id = either.submit(LONG)
-        either.wait_checkpoint(run_id)
-        victim = either.trainer_of(run_id)
-        figures.strike()
-        victim.kill()
-        figures.recovered(either, run_id)
-        either.cancel(run_id)
-        run = assert_intact(either, run_id)
+    run_id = manned.submit(LONG)
+    manned.wait_checkpoint(run_id)
+    victim = manned.trainer_of(run_id)
+    figures.strike()
+    victim.kill()
+    figures.recovered(manned, run_id)
+    manned.cancel(run_id)
+    run = assert_intact(manned, run_id)
     assert run.attempt == 2
-    assert any("signal 9" in reason for reason in either.reasons(run_id))
+    assert "signal 9" in manned.reasons(run_id)[2]
     wait_gone(victim)
+
+
+def test_a_trainer_that_hangs_loses_its_run_and_is_ended(manned: Yard, figures: Figures) -> None:
+    """F4 trainer SIGSTOP: its lease expires, another attempt goes on, its own supervisor ends it."""
+    run_id = manned.submit(LONG)
+    manned.wait_checkpoint(run_id)
+    hung = manned.trainer_of(run_id)
+    figures.strike()
+    hung.suspend()
+    figures.recovered(manned, run_id)
+    wait_gone(hung)
+    figures.since(manned.backend, "the old one ended")
+    manned.cancel(run_id)
+    assert assert_intact(manned, run_id).attempt == 2
+    assert any("stopped answering" in reason for reason in manned.reasons(run_id))
+
+
+SMALL: Json = {
+    "dataset": "digits",
+    "device": "cpu",
+    "lr": 0.01,
+    "momentum": 0.9,
+    "val_size": 32,
+    "batch_size": 16,
+}
+MODELS: dict[str, Json] = {  # as long as a second or two of steps need
+    "lenet": {"train_size": 1_024, "epochs": 40},
+    "alexnet": {"train_size": 80, "epochs": 20, "optimizer": "adamw", "lr": 0.001, "schedule": "onecycle"},
+    "resnet8": {"train_size": 80, "epochs": 20, "schedule": "cosine"},
+}
+
+
+@on_sqlite
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_that_was_killed_ends_as_if_nothing_had_been(manned: Yard, model: str) -> None:
+    """F1 resumed to the end: every loss, the weights, the optimizer and the generators of an undisturbed run."""
+    run_id = manned.submit({**SMALL, "model": model, **MODELS[model]})
+    manned.wait_checkpoint(run_id)
+    manned.trainer_of(run_id).kill()
+    manned.finish(run_id)
+    run = assert_intact(manned, run_id, final_state=True)
+    assert run.attempt == 2
+    assert "resumes from step" in manned.claims(run_id)[1].reason

@@ -52,7 +52,9 @@ SETTINGS = {
     "CHECKPOINT_S": "0.4",
 }  # short, so that a test need not wait for what takes 20 s and 10 s
 MARK = "TRAINYARD_DATA_DIR"
-GONE_S = 20.0  # a trainer whose run has ended elsewhere may take 10 s to notice
+SABOTEUR = Path(__file__).parent / "saboteur"
+WAIT_S = 150.0  # far more than anything takes: a busy machine is no fault
+GONE_S = 30.0  # a trainer whose run has ended elsewhere may take 10 s to notice
 
 
 class Series(NamedTuple):
@@ -88,9 +90,14 @@ class Yard:
     # -- parts --------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def worker(self, slots: int = 1, **settings: str) -> Iterator[Process]:
-        """A worker with `settings` of its own (without TRAINYARD_); stopped in good order at the end."""
+    def worker(self, slots: int = 1, *, sabotage: str | None = None, **settings: str) -> Iterator[Process]:
+        """A worker with `settings` of its own (without TRAINYARD_); stopped in good order at the end.
+
+        `sabotage` is what its trainers do to themselves: "abort@10" at step 10, see `saboteur/sitecustomize.py`.
+        """
         env = self.env | {f"TRAINYARD_{name}": value for name, value in settings.items()}
+        if sabotage is not None:
+            env |= {"PYTHONPATH": f"{SABOTEUR}{os.pathsep}{processes.ROOT}", "SABOTAGE": sabotage}
         with processes.worker_process(env, slots, directory=self.directory) as process:
             self.workers.append(process)
             try:
@@ -132,6 +139,8 @@ class Yard:
         return [found for found in self.trainers() if f"/runs/{run_id}/" in output_of(found)]
 
     def trainer_of(self, run_id: str) -> psutil.Process:
+        """The only one; a run has two for a moment when one that hung was replaced."""
+
         def look() -> psutil.Process | None:
             holders = self.trainers_of(run_id)
             return holders[0] if len(holders) == 1 else None
@@ -182,7 +191,7 @@ class Yard:
         except AssertionError as error:
             raise AssertionError(f"{error}; {self.describe(run_id)}") from None
 
-    def wait_state(self, run_id: str, *states: str, within_s: float = 90) -> Run:
+    def wait_state(self, run_id: str, *states: str, within_s: float = WAIT_S) -> Run:
         return self.wait(run_id, lambda run: run.state in states, " or ".join(states), within_s)
 
     def wait_steps(self, run_id: str, steps: int = 1, *, attempt: int = 1) -> Run:
@@ -201,8 +210,8 @@ class Yard:
             "a checkpoint",
         )
 
-    def finish(self, run_id: str, within_s: float = 120) -> Run:
-        run = self.wait_state(run_id, "finished", "failed", "canceled", "paused", within_s=within_s)
+    def finish(self, run_id: str) -> Run:
+        run = self.wait_state(run_id, "finished", "failed", "canceled", "paused")
         assert run.state == "finished", self.describe(run_id)
         return run
 
