@@ -105,9 +105,7 @@ def _assert_ranges(
     for event in events:
         told = _FROM_STEP.search(event.reason)
         if event.to_state == RUNNING:
-            if event.from_state == QUEUED:
-                began[event.attempt] = 0
-            elif "starts again" in event.reason:
+            if event.from_state == QUEUED or "starts again" in event.reason:
                 began[event.attempt] = 0
             if told is not None:
                 began[event.attempt] = int(told.group(1).replace(",", ""))

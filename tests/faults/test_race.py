@@ -13,7 +13,7 @@ from sqlmodel import Session
 from app import runs
 from app.db import Database
 from app.errors import Conflict, Fenced
-from app.models import CANCELED, ENDED, FINISHED, PAUSED, RUNNING, Run
+from app.models import CANCELED, ENDED, FINISHED, RUNNING, Run
 from app.series import make_block
 from ml.spec import RunSpec
 from tests.faults.figures import Figures
