@@ -13,6 +13,7 @@ from sqlalchemy import update
 from sqlmodel import col, select
 
 from app import queue, runs, series
+from app.actor import asking
 from app.db import Database
 from app.errors import Conflict, Fenced, NotFound, TooMany, Unavailable
 from app.models import (
@@ -22,6 +23,7 @@ from app.models import (
     PAUSED,
     QUEUED,
     RUNNING,
+    STATES,
     MetricChunk,
     MetricSummary,
     Run,
@@ -29,6 +31,7 @@ from app.models import (
 )
 from app.reaper import Reaper
 from app.runs import Flags, NewRun
+from app.runs.transition import NEXT, transition
 from app.settings import Settings
 from ml.spec import RunSpec
 
@@ -421,7 +424,8 @@ def test_rewind_goes_back_to_an_older_checkpoint_or_the_start(db: Database, to: 
     assert (run.step, run.checkpoint and run.checkpoint["step"]) == (to or 0, to)
     assert stored_steps(db, run_id) == [1, 2, 3, 4][: to or 0]
     with db.read() as s:
-        assert "damaged; goes on from step" in runs.list_events(s, run_id)[-1].reason
+        reason = runs.list_events(s, run_id)[-1].reason
+    assert reason == ("damaged; goes on from step 2" if to else "damaged; starts again from the beginning")
 
 
 # -- the reaper's side ---------------------------------------------------------------------------------------
@@ -618,3 +622,120 @@ def test_a_checkpoint_forgives_earlier_failures(db: Database) -> None:
         runs.claim_run(s, run_id, "w2", 20)
         runs.report(s, run_id, 2, 1, {}, lease_s=20, step=1, checkpoint=pointer)
         assert runs.get_run(s, run_id).failures == 0
+
+
+# -- what people read ----------------------------------------------------------------------------------------
+
+
+def story(db: Database, run_id: str) -> list[str]:
+    """The run's events as people read them."""
+    with db.read() as s:
+        return [f"{event.to_state}: {event.reason} ({event.actor})" for event in runs.list_events(s, run_id)]
+
+
+def reap(db: Database) -> None:
+    """As if every lease had expired, and every pause were over."""
+    with db.begin() as s:
+        s.execute(update(Run).where(col(Run.state) == RUNNING).values(lease_until=1.0))
+        runs.reap_expired(s, max_failures=3)
+        s.execute(update(Run).values(not_before=0))
+
+
+def test_events_tell_what_happened_and_what_comes_of_it(db: Database) -> None:
+    run_id = make_run(db)
+    claim(db, run_id, worker="gpu-1")
+    reap(db)
+    claim(db, run_id, worker="gpu-2")
+    with db.begin() as s:
+        runs.report(s, run_id, 2, 1, losses(1), lease_s=20, step=4_300, checkpoint=checkpoint_at(4_200))
+    reap(db)
+    claim(db, run_id, worker="gpu-3")
+    with db.begin() as s:
+        runs.release_run(s, run_id, 3, "gpu-3", "worker gpu-3 shuts down")
+    claim(db, run_id, worker="gpu-4")
+    for attempt in (4, 5):
+        with db.begin() as s:
+            run = runs.get_run(s, run_id)
+            runs.give_back(s, run, f"gpu-{attempt}", "the trainer was killed by signal 9", max_failures=3)
+            s.execute(update(Run).values(not_before=0))
+        if attempt == 4:
+            claim(db, run_id, worker="gpu-5")
+    with db.begin() as s:
+        runs.resume_run(s, run_id)
+
+    assert story(db, run_id) == [
+        "queued: submitted (user)",
+        "running: claimed by gpu-1 (gpu-1)",
+        "queued: worker gpu-1 stopped answering; starts again from the beginning in 1 s (reaper)",
+        "running: claimed by gpu-2 (gpu-2)",
+        "queued: worker gpu-2 stopped answering; resumes from step 4,200 in 1 s (reaper)",
+        "running: claimed by gpu-3; resumes from step 4,200 (gpu-3)",
+        "queued: worker gpu-3 shuts down; resumes from step 4,200 (gpu-3)",
+        "running: claimed by gpu-4; resumes from step 4,200 (gpu-4)",
+        "queued: the trainer was killed by signal 9; resumes from step 4,200 in 5 s (gpu-4)",
+        "running: claimed by gpu-5; resumes from step 4,200 (gpu-5)",
+        "failed: the trainer was killed by signal 9; gave up after 3 failed attempts (gpu-5)",
+        "queued: resumed from step 4,200 (user)",
+    ]
+
+
+@pytest.mark.parametrize(("ask", "word"), [(runs.request_cancel, "cancel"), (runs.request_pause, "pause")])
+@pytest.mark.parametrize("how", ["the trainer stops", "the lease expires"])
+def test_who_asked_is_named_though_a_worker_did_it(db: Database, ask: Any, word: str, how: str) -> None:
+    run_id = make_run(db)
+    claim(db, run_id)
+    with db.begin() as s:
+        runs.report(s, run_id, 1, 1, losses(1), lease_s=20, step=1_234)
+    before = asking.set("alice")
+    try:
+        with db.begin() as s:
+            ask(s, run_id)
+            ask(s, run_id)  # asking twice is one event
+    finally:
+        asking.reset(before)
+    done = f"{word}ed" if word == "cancel" else "paused"
+    if how == "the trainer stops":
+        end(db, run_id, 1, done)
+        expected = f"{done}: {done} at step 1,234 (alice)"
+    else:
+        reap(db)
+        expected = f"{done}: {done} at step 1,234: worker w1 stopped answering (alice)"
+    assert story(db, run_id)[2:] == [f"running: {word} asked for (alice)", expected]
+
+
+def test_pauses_between_failures_grow_to_a_limit(db: Database) -> None:
+    run_id = make_run(db)
+    waits = []
+    for _ in range(5):
+        claim(db, run_id)
+        assert give_back(db, run_id, max_failures=100) == QUEUED
+        run = read(db, run_id)
+        waits.append(run.not_before - run.queued_at)
+        with db.begin() as s:
+            s.execute(update(Run).values(not_before=0))
+    assert waits == [1, 5, 25, 25, 25]
+
+
+@pytest.mark.parametrize("state", [QUEUED, PAUSED, FINISHED, FAILED, CANCELED])
+def test_only_what_is_legal_can_be_moved(db: Database, state: str) -> None:
+    run_id = make_run(db)
+    with db.begin() as s:
+        s.execute(update(Run).values(state=state))
+    for to_state in STATES:
+        if to_state not in NEXT[state]:
+            with (
+                pytest.raises(Conflict, match=f"a run that is {state} cannot become {to_state}"),
+                db.begin() as s,
+            ):
+                transition(s, run_id, state, to_state, "nobody", "for no reason")
+    assert (read(db, run_id).state, len(story(db, run_id))) == (state, 1)
+
+
+def test_a_waiting_run_cannot_be_paused(db: Database) -> None:
+    run_id = make_run(db)
+    with pytest.raises(Conflict, match="pause it once it runs"), db.begin() as s:
+        runs.request_pause(s, run_id)
+    with db.begin() as s:
+        s.execute(update(Run).values(state=PAUSED))
+        runs.request_cancel(s, run_id)
+    assert story(db, run_id)[-1] == "canceled: canceled while it was paused (user)"

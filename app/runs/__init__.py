@@ -5,9 +5,9 @@
     queued -> canceled            by a person
     paused | failed | canceled -> queued   by resume, as a new attempt
 
-`finished` is terminal. Every change is a compare-and-set and a row in the event table (`transition`). The session comes
-first; nothing here commits. Times come from `db.now`. What a person asks of a running run is a flag in its row; every
-transition clears the flags, and one out of `running` does what they ask.
+`finished` is terminal. Every change is a compare-and-set and a row in the event table, made in one place
+(`transition`). The session comes first; nothing here commits. Times come from `db.now`. What a person asks of a running
+run is a flag in its row; every transition clears the flags, and one out of `running` does what they ask.
 """
 
 from app.runs.abandoned import (
@@ -21,14 +21,13 @@ from app.runs.abandoned import (
 from app.runs.attempts import (
     Flags,
     claim_run,
-    end_run,
-    give_back,
-    release_run,
     renew_lease,
     report,
     rewind,
+    say_waiting,
 )
 from app.runs.creation import NewRun, create_run, default_name, new_id
+from app.runs.endings import end_run, give_back, release_run
 from app.runs.external import append_external, finish_external
 from app.runs.reading import count_queued, get_run, list_events
 from app.runs.requests import delete_run, edit_run, request_cancel, request_pause, resume_run
@@ -61,5 +60,6 @@ __all__ = [
     "request_pause",
     "resume_run",
     "rewind",
+    "say_waiting",
     "take_unpublished",
 ]

@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 
 from app.db import now
 from app.models import QUEUED, RUNNING, Run
-from app.runs.attempts import give_back
+from app.runs.endings import give_back
 
 
 def reap_expired(s: Session, *, max_failures: int) -> list[tuple[str, str]]:
@@ -20,7 +20,7 @@ def reap_expired(s: Session, *, max_failures: int) -> list[tuple[str, str]]:
     taken = []
     for run in expired:
         why = f"worker {run.worker} stopped answering"
-        state = give_back(s, run, "reaper", why, col(Run.lease_until) < at, max_failures=max_failures)
+        state = give_back(s, run, "reaper", why, max_failures=max_failures)
         if state is not None:
             taken.append((run.id, state))
     return taken

@@ -14,12 +14,13 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
+from app.actor import actor
 from app.db import now
 from app.errors import Conflict, TooMany
 from app.models import RUNNING, Run
 from app.palette import next_style
 from app.runs.reading import count_queued
-from app.runs.transition import record
+from app.runs.transition import begin
 from ml.catalog import MODELS
 from ml.spec import RunSpec
 
@@ -82,9 +83,8 @@ def create_run(s: Session, new: NewRun, *, max_queued: int) -> tuple[Run, bool]:
         if known is None:
             raise
         return known, False
-    record(
-        s, run.id, at, None, run.state, "user", "submitted" if new.spec else "started by an outside script", 0
-    )
+    reason = "submitted" if new.spec else "started by an outside script"
+    begin(s, run, actor(), reason)
     return run, True
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import update
 from sqlmodel import Session, col
 
 from app import series
+from app.actor import actor
 from app.db import now
 from app.errors import Conflict
 from app.models import RUNNING, MetricBatch, Run
@@ -23,7 +24,9 @@ def finish_external(s: Session, run_id: str, to_state: str, error: str | None) -
     run = get_run(s, run_id)
     if run.kind != "external":
         raise Conflict("a worker drives this run and ends it; cancel it instead")
-    if not transition(s, run_id, RUNNING, to_state, "script", error or "ended by the script", error=error):
+    if not transition(
+        s, run_id, RUNNING, to_state, actor("script"), error or "ended by the script", error=error
+    ):
         raise Conflict(f"the run is {run.state} already")
     return get_run(s, run_id)
 

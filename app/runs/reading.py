@@ -24,5 +24,10 @@ def list_events(s: Session, run_id: str) -> Sequence[RunEvent]:
     return s.exec(select(RunEvent).where(col(RunEvent.run_id) == run_id).order_by(col(RunEvent.id))).all()
 
 
+def step_kept(run: Run) -> int:
+    """The step that the next attempt goes on from: the checkpoint's, or 0."""
+    return int(run.checkpoint["step"]) if run.checkpoint else 0
+
+
 def count_queued(s: Session) -> int:
     return s.exec(select(func.count()).select_from(Run).where(col(Run.state) == QUEUED)).one()

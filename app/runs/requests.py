@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import delete, update
-from sqlmodel import Session, col
+from sqlmodel import Session, col, select
 
+from app.actor import USER, actor
 from app.db import now
 from app.errors import Conflict
-from app.models import CANCELED, ENDED, FAILED, PAUSED, QUEUED, RUNNING, Run
-from app.runs.reading import get_run
-from app.runs.transition import record, touched, transition
+from app.models import CANCELED, ENDED, FAILED, PAUSED, QUEUED, RUNNING, Run, RunEvent
+from app.runs.reading import get_run, step_kept
+from app.runs.transition import remark, touched, transition
+
+ASKED = {CANCELED: "cancel asked for", PAUSED: "pause asked for"}
+FLAGS = {CANCELED: "cancel_requested", PAUSED: "pause_requested"}
 
 
 def request_cancel(s: Session, run_id: str) -> Run:
@@ -20,38 +24,55 @@ def request_cancel(s: Session, run_id: str) -> Run:
     Raises: NotFound; Conflict when the run has ended.
     """
     run = get_run(s, run_id, lock=True)
-    if run.kind == "external":
-        if not transition(s, run_id, RUNNING, CANCELED, "user", "canceled"):
-            raise Conflict(f"the run is {run.state}; only a run that has not ended can be canceled")
-        return get_run(s, run_id)
-    if run.state in (QUEUED, PAUSED):
-        reason = "canceled before it ran" if run.attempt == 0 else "canceled"
-        transition(s, run_id, run.state, CANCELED, "user", reason)
-        return get_run(s, run_id)
-    return _ask(s, run_id, "cancel_requested", "cancel asked for", "canceled")
+    if run.state in ENDED:
+        raise Conflict(f"the run is {run.state}; only a run that has not ended can be canceled")
+    if run.state == RUNNING and run.kind == "training":
+        return _ask(s, run, CANCELED)
+    reason = "canceled"
+    if run.state == PAUSED:
+        reason = "canceled while it was paused"
+    elif run.state == QUEUED:
+        reason = "canceled while it waited" if run.attempt else "canceled before it ran"
+    transition(s, run_id, run.state, CANCELED, actor(), reason)
+    return get_run(s, run_id)
 
 
 def request_pause(s: Session, run_id: str) -> Run:
     """Ask the trainer to write a checkpoint and stop. Raises: NotFound; Conflict when it does not run."""
-    if get_run(s, run_id, lock=True).kind == "external":
+    run = get_run(s, run_id, lock=True)
+    if run.kind == "external":
         raise Conflict("an outside script drives this run; pause it there")
-    return _ask(s, run_id, "pause_requested", "pause asked for", "paused")
-
-
-def _ask(s: Session, run_id: str, flag: str, reason: str, verb: str) -> Run:
-    at = now(s)
-    column: Any = getattr(Run, flag)
-    asked = s.execute(
-        update(Run)
-        .where(col(Run.id) == run_id, col(Run.state) == RUNNING, column.is_(False))
-        .values({flag: True, **touched(at)})
-    )
-    run = get_run(s, run_id)
+    if run.state == QUEUED:
+        raise Conflict("the run is queued; pause it once it runs, or cancel it")
     if run.state != RUNNING:
-        raise Conflict(f"the run is {run.state}; only a run that has not ended can be {verb}")
-    if asked.rowcount:  # type: ignore[attr-defined]
-        record(s, run_id, at, RUNNING, RUNNING, "user", reason, run.attempt)
-    return run
+        raise Conflict(f"the run is {run.state}; only a running one can be paused")
+    return _ask(s, run, PAUSED)
+
+
+def _ask(s: Session, run: Run, state: str) -> Run:
+    """Set the flag of a running run, which is locked."""
+    if not getattr(run, FLAGS[state]):
+        values: dict[str, Any] = {FLAGS[state]: True, **touched(now(s))}
+        s.execute(update(Run).where(col(Run.id) == run.id).values(values))
+        remark(s, run.id, run.attempt, actor(), ASKED[state])
+    return get_run(s, run.id)
+
+
+def asked_for(s: Session, run: Run) -> tuple[str, str] | None:
+    """The state that a person wants a running run to get, and who that is; cancel goes before pause."""
+    state = next((state for state, flag in FLAGS.items() if getattr(run, flag)), None)
+    if state is None:
+        return None
+    asked = (
+        select(RunEvent.actor)
+        .where(
+            col(RunEvent.run_id) == run.id,
+            col(RunEvent.attempt) == run.attempt,
+            col(RunEvent.reason) == ASKED[state],
+        )
+        .order_by(col(RunEvent.id).desc())
+    )
+    return state, s.exec(asked.limit(1)).first() or USER
 
 
 def resume_run(s: Session, run_id: str) -> Run:
@@ -60,15 +81,16 @@ def resume_run(s: Session, run_id: str) -> Run:
     Raises: NotFound; Conflict from any other state.
     """
     run = get_run(s, run_id, lock=True)
-    at = now(s)
+    if run.kind != "training" or run.state not in (PAUSED, FAILED, CANCELED):
+        raise Conflict(f"the run is {run.state}; only a paused, failed or canceled training can be resumed")
     fresh: dict[str, Any] = {
-        "queued_at": at, "published_at": None, "not_before": 0.0, "failures": 0, "error": None, "error_tail": None,
+        "queued_at": now(s), "published_at": None, "not_before": 0.0, "failures": 0, "error": None, "error_tail": None,
         "ended_at": None,
     }  # fmt: skip
-    if run.kind == "training" and run.state in (PAUSED, FAILED, CANCELED):
-        transition(s, run_id, run.state, QUEUED, "user", "resumed", **fresh)
-        return get_run(s, run_id)
-    raise Conflict(f"the run is {run.state}; only a paused, failed or canceled training can be resumed")
+    kept = step_kept(run)
+    reason = f"resumed from step {kept:,}" if kept else "resumed from the beginning"
+    transition(s, run_id, run.state, QUEUED, actor(), reason, **fresh)
+    return get_run(s, run_id)
 
 
 def edit_run(

@@ -31,20 +31,31 @@ from ml.spec import RunSpec
 KEYWORDS = {"_": None, "N_": None, "gettext": None, "ngettext": (1, 2)}
 # Where sentences are written that reach a page: what is raised there, and what these functions return or are given.
 SENTENCE_FOLDERS = ("app", "ml", "worker")
-RETURNING = {"explain", "_unknown", "_remedy", "describe_exit"}
+RETURNING = {
+    "explain",
+    "_unknown",
+    "_remedy",
+    "describe_exit",
+    "describe_return",
+    "describe_shortage",
+    "describe_error",
+}
 RECORDING = {
-    "record",
+    "begin",
+    "remark",
     "transition",
     "_ask",
     "end",
     "end_run",
+    "end_full",
+    "_say",
     "release_run",
     "give_back",
     "_field_error",
     "progress",
     "Presence",
 }
-REASONS = {"reason", "why", "phase", "message"}
+REASONS = {"reason", "why", "phase", "message", "note"}
 NOT_ON_PAGES = ("app/api", "app/security.py", "app/settings.py")
 
 
@@ -144,7 +155,7 @@ def _expressions(node: ast.AST) -> Iterator[ast.expr]:
             if name == "_answer":  # (request, status, code, message)
                 yield from node.args[3:4]
             yield from (k.value for k in node.keywords if k.arg in REASONS)
-        case ast.Assign(targets=[ast.Name(id="messages")], value=ast.Dict(values=values)):
+        case ast.Assign(targets=[ast.Name(id="messages" | "ASKED")], value=ast.Dict(values=values)):
             yield from values
         case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in REASONS:
             yield value
