@@ -98,7 +98,14 @@ class Presence:
         while True:
             try:
                 with ours.db.begin() as s:
-                    workers.say_present(s, ours.name, ours.slots.count, self._devices, sorted(ours.running))
+                    workers.say_present(
+                        s,
+                        ours.name,
+                        ours.slots.count,
+                        self._devices,
+                        sorted(ours.running),
+                        ours.room.shortage(),
+                    )
             except TrainyardError as error:
                 log.warning("presence: %s", error.message)
             if self._stop.wait(PRESENCE_S):

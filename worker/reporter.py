@@ -14,18 +14,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlmodel import Session
+
 from app import runs, series
 from app.artifacts import NewArtifact
 from app.db import Database
-from app.errors import Fenced, TrainyardError
+from app.errors import Fenced
 from app.runs import Flags
+from worker.writes import insist
 
 log = logging.getLogger(__name__)
 
 EXIT_FENCED = 76
+EXIT_BROKEN = 70
 MAX_POINTS = 50_000
 HEARTBEAT_S = 1.0
-RETRY_S = (0.25, 5.0)
+STUCK_S = 3.0
 
 
 @dataclass
@@ -103,6 +107,10 @@ class Reporter:
                 self._urgent = True
                 self._changed.notify_all()
 
+    def is_stuck(self) -> bool:
+        """Whether the database has taken nothing for longer than a flush should need."""
+        return time.monotonic() - self._written_at > STUCK_S
+
     def close(self) -> Flags:
         """Write everything that is left, and the last flags."""
         with self._changed:
@@ -114,6 +122,13 @@ class Reporter:
     # -- the thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._flush_until_closed()
+        except BaseException:
+            log.exception("the points cannot be written; stopping")
+            os._exit(EXIT_BROKEN)  # the supervisor records it at once; a trainer that nobody hears would hang
+
+    def _flush_until_closed(self) -> None:
         closing = False
         while not closing:
             with self._changed:
@@ -135,32 +150,24 @@ class Reporter:
         self._seq += 1
         if "step" in fields:
             fields["step_rate"] = self._pace.rate(fields["step"])
-        delay = RETRY_S[0]
-        while True:
-            try:
-                with self._db.begin() as s:
-                    self.flags = runs.report(
-                        s,
-                        self._run_id,
-                        self._attempt,
-                        self._seq,
-                        points,
-                        lease_s=self._lease_s,
-                        files=files,
-                        **fields,
-                    )
-                break
-            except Fenced as error:
-                log.warning("%s; stopping", error.message)
-                os._exit(EXIT_FENCED)
-            except TrainyardError as error:
-                log.warning("flush %d waits: %s", self._seq, error.message)
-            threading.Event().wait(delay)
-            delay = min(delay * 2, RETRY_S[1])
+        try:
+            self.flags = insist(
+                self._db, f"flush {self._seq}", self._lease_s, lambda s: self._flush(s, points, fields, files)
+            )
+        except Fenced as error:
+            log.warning("%s; stopping", error.message)
+            os._exit(EXIT_FENCED)
         with self._changed:
             self._buffered -= sum(len(block.steps) for block in points.values())
             self._written_at = time.monotonic()
             self._changed.notify_all()
+
+    def _flush(
+        self, s: Session, points: series.Points, fields: dict[str, Any], files: list[NewArtifact]
+    ) -> Flags:
+        return runs.report(
+            s, self._run_id, self._attempt, self._seq, points, lease_s=self._lease_s, files=files, **fields
+        )
 
 
 class Pace:

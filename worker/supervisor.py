@@ -19,6 +19,7 @@ from app.errors import NotFound, TrainyardError
 from app.models import RUNNING, Run
 from app.settings import Settings
 from worker.job import Job
+from worker.room import Room
 from worker.slots import Slots, TrainerProcess
 from worker.trainer_exit import describe_exit, read_tail
 
@@ -42,12 +43,17 @@ class Supervisor:
     stopping: threading.Event = field(default_factory=threading.Event)
     running: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self.room = Room(self.db, self.settings, self.name)
+
     def supervise(self, run_id: str) -> None:
         """Train the run if it is still to be had; returns when its attempt is over."""
         if self.stopping.is_set() or not isinstance(run_id, str):
             return  # it stays queued in the database, and is published again; what is no id came from elsewhere
         slot = self.slots.acquire()
         try:
+            if not self.room.wait(run_id, self.stopping):
+                return
             with self.db.begin() as s:
                 run = runs.claim_run(s, run_id, self.name, self.settings.lease_s)
             if run is not None:

@@ -14,33 +14,33 @@ import os
 import signal
 import sys
 import threading
-import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from sqlmodel import Session
 
 from app import runs
 from app.db import Database
+from app.disk import FULL, describe_error
 from app.errors import Fenced
 from app.models import CANCELED, FAILED, FINISHED, PAUSED
 from app.settings import Settings, get_settings
-from ml import checkpoint
 from ml.data import load_dataset
-from ml.events import Done, Evaluated, Evaluating, Event, Points, Prepared, Snapshot
+from ml.events import Evaluated, Evaluating, Event, Points, Prepared, Snapshot
 from ml.spec import RunSpec
 from ml.train import pick_device, train
+from worker.checkpoints import Checkpoints
 from worker.job import Job
 from worker.reporter import EXIT_FENCED, Reporter
 from worker.trainer_exit import read_tail
 from worker.validation import Validation
+from worker.writes import insist
 
 log = logging.getLogger(__name__)
 
 EXIT_ORPHANED = 75
-MID_EPOCH = 1.5  # an epoch whose end is near need not be interrupted: this many times checkpoint_s
 
 
 class Trainer:
@@ -49,11 +49,8 @@ class Trainer:
     def __init__(self, job: Job, settings: Settings, stop: threading.Event) -> None:
         self.job, self.settings, self.stop = job, settings, stop
         self.spec = RunSpec.model_validate(job.spec)
-        self.dir = settings.runs_dir / job.run_id
         self.db = Database(settings.database_url, pool_size=1)
         self.snapshot_requested = threading.Event()
-        self.pointer = job.checkpoint
-        self.saved_at = time.monotonic()
         self.reporter = Reporter(
             self.db,
             job.run_id,
@@ -63,22 +60,32 @@ class Trainer:
             flush_s=settings.flush_s,
             first_step=job.checkpoint["step"] if job.checkpoint else 0,
         )
+        self.checkpoints = Checkpoints(job, settings, self.reporter)
 
     def run(self) -> None:
         """Train to the end, or until asked to stop; the run's new state is in the database afterwards."""
         self.reporter.start()
         try:
             for event in self.events():
-                self.record(event)
-                if isinstance(event, Snapshot) and self.wanted():
-                    return self.let_go()
+                if isinstance(event, Snapshot):
+                    if self.keep(event):
+                        return self.let_go()
+                else:
+                    self.record(event)
                 self.ask_for_snapshot()
         except Interrupted:
             return self.let_go()
         except (ValueError, RuntimeError) as error:
-            traceback.print_exc()
+            log.exception("the training failed")
             return self.fail(error)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            log.exception("the disk is full")
+            return self.end_full(describe_error(error))
         self.reporter.close()
+        if self.checkpoints.unsaved is not None:
+            return self.end_full(f"the last checkpoint could not be written: {self.checkpoints.unsaved}")
         return self.end(FINISHED, "trained to the end")
 
     def events(self) -> Iterator[Event]:
@@ -86,7 +93,7 @@ class Trainer:
         data = load_dataset(self.spec.dataset, self.settings.datasets_dir, self.loading)
         self.validation = Validation(data, self.spec.val_size, self.settings.images_dir)
         device = pick_device(self.spec.device, self.job.slot)
-        resume = self.load_checkpoint()
+        resume = self.checkpoints.load(self.rewind)
         yield from train(
             self.spec, data, device=device, resume=resume, snapshot_requested=self.snapshot_requested
         )
@@ -112,62 +119,24 @@ class Trainer:
                 values = {"val/loss": [event.loss], "val/accuracy": [event.accuracy]}
                 report.add([event.step], [event.time], values, *self.validation.files(event))
                 report.set(step=event.step, epoch=event.epoch)
-            case Snapshot():
-                if (
-                    self.wanted()
-                    or time.monotonic() - self.saved_at > self.settings.checkpoint_s
-                    or event.step == self.spec.total_steps
-                ):
-                    self.save(event)
-            case Done():
+            case _:
                 pass
+
+    def keep(self, event: Snapshot) -> bool:
+        """Write it if it is time to, and whether the run ends here, as someone wants it to."""
+        wanted, is_end = self.wanted(), event.step == self.spec.total_steps
+        if wanted or is_end or self.checkpoints.is_due():
+            canceled = self.reporter.flags.cancel
+            self.checkpoints.save(event, last=is_end or (wanted and not canceled))
+        return wanted
 
     def wanted(self) -> bool:
         """Whether someone wants the run to stop where it is."""
         return self.stop.is_set() or self.reporter.flags.cancel or self.reporter.flags.pause
 
     def ask_for_snapshot(self) -> None:
-        if self.wanted() or time.monotonic() - self.saved_at > MID_EPOCH * self.settings.checkpoint_s:
+        if self.wanted() or self.checkpoints.is_due(mid_epoch=True):
             self.snapshot_requested.set()
-
-    # -- checkpoints ----------------------------------------------------------------------------------------------
-
-    def save(self, event: Snapshot) -> None:
-        """Write the file, then point to it in the flush that also holds every point before it."""
-        name = f"checkpoint-{self.job.attempt}-{event.step}.pt"
-        digest = checkpoint.save(self.dir / name, event.state)
-        older = {k: v for k, v in (self.pointer or {}).items() if k != "previous"} or None
-        if older is not None and older["file"] == name:
-            older = None
-        self.pointer = {
-            "file": name,
-            "sha256": digest,
-            "step": event.step,
-            "epoch": event.epoch,
-            "previous": older,
-        }
-        self.saved_at = time.monotonic()
-        kept = {name, older["file"] if older else name}
-        self.reporter.set(checkpoint=self.pointer, after=lambda: self.drop_others(kept))
-
-    def drop_others(self, kept: set[str]) -> None:
-        for path in self.dir.glob("checkpoint-*.pt"):
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
-
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The newest state that can be read; the series are cut back to it when that is not the newest written."""
-        pointer = self.job.checkpoint
-        while pointer is not None:
-            try:
-                return checkpoint.load(self.dir / Path(pointer["file"]).name, pointer["sha256"])
-            except checkpoint.CorruptCheckpoint as error:
-                log.warning("%s", error)
-                pointer = pointer.get("previous")
-                self.pointer = pointer
-                with self.db.begin() as s:
-                    runs.rewind(s, self.job.run_id, self.job.attempt, pointer, self.job.worker, str(error))
-        return None
 
     # -- endings --------------------------------------------------------------------------------------------------
 
@@ -176,17 +145,22 @@ class Trainer:
         flags = self.reporter.close()
         if flags.cancel:
             return self.end(CANCELED, "canceled")
+        unsaved = self.checkpoints.unsaved
+        if flags.pause and unsaved is not None:
+            return self.end_full(f"the last checkpoint could not be written: {unsaved}")
         if flags.pause:
             return self.end(PAUSED, "paused after a checkpoint")
-        with self.db.begin() as s:
-            runs.release_run(
-                s,
-                self.job.run_id,
-                self.job.attempt,
-                self.job.worker,
-                "the worker shuts down; the run waits for another",
-            )
+        reason = "the worker shuts down; the run waits for another"
+        if unsaved is not None:
+            reason = f"the worker shuts down without a checkpoint: {unsaved}"
+        run_id, attempt, worker = self.job.run_id, self.job.attempt, self.job.worker
+        self.insist("the release", lambda s: runs.release_run(s, run_id, attempt, worker, reason))
         return None
+
+    def end_full(self, why: str) -> None:
+        """For want of disk space. What was trained since the last checkpoint can only be had again from there."""
+        self.reporter.close()
+        return self.end(FAILED, f"{why}, then resume")
 
     def fail(self, error: Exception) -> None:
         self.reporter.close()
@@ -194,8 +168,16 @@ class Trainer:
         return self.end(FAILED, reason, tail=read_tail(Path(self.job.log)))
 
     def end(self, state: str, reason: str, tail: str | None = None) -> None:
-        with self.db.begin() as s:
-            runs.end_run(s, self.job.run_id, self.job.attempt, state, self.job.worker, reason, tail=tail)
+        run_id, attempt, worker = self.job.run_id, self.job.attempt, self.job.worker
+        self.insist("the end", lambda s: runs.end_run(s, run_id, attempt, state, worker, reason, tail=tail))
+
+    def rewind(self, pointer: dict[str, Any] | None, reason: str) -> None:
+        run_id, attempt, worker = self.job.run_id, self.job.attempt, self.job.worker
+        self.insist("going back", lambda s: runs.rewind(s, run_id, attempt, pointer, worker, reason))
+
+    def insist(self, what: str, change: Callable[[Session], object]) -> None:
+        """A write that must not be lost. Raises: Fenced."""
+        insist(self.db, what, self.settings.lease_s, change)
 
 
 class Interrupted(ValueError):
@@ -222,8 +204,12 @@ def watch_supervisor() -> None:
 
 def send_output_to(path: Path) -> None:
     """Everything that is printed from here on, by native code too, goes to the run's log."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:  # a full disk, most likely: a training needs no log
+        log.warning("%s cannot be written: %s", path.name, error.strerror)
+        handle = os.open(os.devnull, os.O_WRONLY)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)

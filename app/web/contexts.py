@@ -232,6 +232,49 @@ class LoginPage(Page):
 
 
 @dataclass(frozen=True)
+class TokenRow:
+    """A token or password; `used_at` is for scripts, `ended` when it was revoked."""
+
+    id: str
+    name: str
+    kind: str
+    prefix: str
+    scope: str
+    state: str
+    state_title: str
+    made: str
+    used: str
+    used_at: str
+    expires: str
+    ended: str
+    is_mine: bool
+
+
+@dataclass(frozen=True)
+class NewSecret:
+    """What is shown once; `first`: until then nobody needed a token."""
+
+    name: str
+    secret: str
+    first: bool
+
+
+@dataclass(frozen=True)
+class TokensPage(Page):
+    template: ClassVar[str] = "tokens.html"
+    section: ClassVar[str] = "tokens"
+    is_open: bool
+    made: NewSecret | None
+    asked: TokenRow | None
+    rows: list[TokenRow]
+    revoked: list[TokenRow]
+    name: str
+    error: str
+    scopes: list[Choice]
+    lives: list[Choice]
+
+
+@dataclass(frozen=True)
 class ErrorPage(Page):
     template: ClassVar[str] = "error.html"
     status: int
@@ -252,5 +295,6 @@ PAGES: tuple[type[Page], ...] = (
     ModelPage,
     DocsPage,
     LoginPage,
+    TokensPage,
     ErrorPage,
 )

@@ -95,7 +95,7 @@ def _row(run: Run, brief: Mapping[str, Any], look: Look, at: float) -> RunRow:
         percent=formats.whole_percent(brief["progress"]),
         progress_text=_progress_text(run),
         eta=_("{time} left").format(time=formats.duration(eta)) if eta is not None else "",
-        phase=sentence(run.phase) if run.state == RUNNING and run.phase != "training" else "",
+        phase=sentence(run.phase) if run.phase != "training" else "",
         best_accuracy=formats.percent(accuracy),
         val_loss=formats.number(loss),
         created=formats.ago(run.created_at, at),

@@ -11,13 +11,14 @@ from starlette.responses import FileResponse, Response
 
 from app import listing, workers
 from app.db import now
+from app.disk import describe_shortage
 from app.errors import NotFound
 from app.listing import Filter
 from app.models import Run, Worker
-from app.settings import ROOT
+from app.settings import ROOT, Settings
 from app.web import formats
 from app.web.contexts import DocsPage, Fact, ModelPage, OptionRow, WaitingRow, WorkerRow, WorkersPage
-from app.web.deps import Db
+from app.web.deps import AppSettings, Db
 from app.web.forms import Choice, choice_title
 from app.web.i18n import _, ngettext, sentence
 from app.web.render import local_url, render
@@ -28,7 +29,7 @@ router = APIRouter()
 
 
 @router.get("/workers", name="page_workers")
-def workers_page(request: Request, db: Db) -> Response:
+def workers_page(request: Request, db: Db, settings: AppSettings) -> Response:
     with db.read() as s:
         at = now(s)
         present = workers.list_present(s)
@@ -43,9 +44,16 @@ def workers_page(request: Request, db: Db) -> Response:
             summary=_summary(
                 sum(w.slots for w in present), sum(len(w.running) for w in present), len(waiting)
             ),
+            trouble=_trouble(settings) if db.is_sqlite else "",
             data={"refresh": True},
         )
     return render(request, page)
+
+
+def _trouble(settings: Settings) -> str:
+    """Told by this process too: where the disk is full, a worker cannot write its own note."""
+    why = describe_shortage(settings.data_dir, settings.min_free_mb)
+    return _("The database needs room: {why}.").format(why=sentence(why)) if why is not None else ""
 
 
 def _worker(s: Session, worker: Worker, at: float) -> WorkerRow:
@@ -58,6 +66,7 @@ def _worker(s: Session, worker: Worker, at: float) -> WorkerRow:
         running=make_rows(s, running),
         seen=_("seen {ago}").format(ago=formats.ago(worker.seen_at, at)),
         since=_("up for {time}").format(time=formats.duration(at - worker.started_at)),
+        note=_("Starts no run: {why}.").format(why=sentence(worker.note)) if worker.note else "",
     )
 
 

@@ -18,7 +18,7 @@ export function showRun(run) {
     set("percent", run.progress == null ? steps : fill(words.percent, { n: Math.floor(run.progress * 100) }));
     set("progress-text", steps);
     set("eta", run.eta_s == null ? "" : fill(words.time_left, { time: duration(run.eta_s) }));
-    set("phase", run.state === "running" && run.phase !== "training" ? phaseText(run.phase) : "");
+    set("phase", run.phase !== "training" ? phaseText(run.phase) : "");
     set("best-accuracy", percent(run.summary["val/accuracy"]?.max));
     set("val-loss", number(run.summary["val/loss"]?.last));
     showState(element, run);
@@ -31,6 +31,8 @@ function phaseText(phase) {
   if (epoch) return fill(words.evaluating, { epoch });
   const [, title] = /^Downloading (.+)$/.exec(phase) ?? [];
   if (title) return fill(words.downloading, { title });
+  const [, worker] = /^waits for worker (.+): its disk has /.exec(phase) ?? [];
+  if (worker) return fill(words.no_room, { worker });
   return words[phase] ?? phase;
 }
 
