@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -242,7 +243,7 @@ class Hub:
             for run_id, (revision, seq) in there.items()
             if revision != seen[run_id].revision and seq <= seen[run_id].seq  # else: points first, next tick
         ]
-        states = _run_items(s, changed, seen, at)
+        states = _run_items(s, changed, seen)
         # A new attempt takes points back, so it is told before the points that follow; an end is told after them.
         restarted = [item for item in states if seen[item.run_id].attempt != before[item.run_id]]
         return items + restarted + points + [item for item in states if item not in restarted]
@@ -256,7 +257,7 @@ class Hub:
             self._all.setdefault(run_id, Seen(0))
         changed = [run_id for run_id, revision in rows.items() if revision != self._all[run_id].revision]
         gone = self._departures.look(s, at) - seen.keys()
-        return [_gone(run_id) for run_id in gone] + _run_items(s, changed, self._all, at)
+        return [_gone(run_id) for run_id in gone] + _run_items(s, changed, self._all)
 
     def _recent(self, told_ms: int) -> list[Item]:
         """The runs that changed since the all-runs view was told, as they are now. Runs in a thread."""
@@ -295,10 +296,11 @@ def _gone(run_id: str) -> Item:
     return Item(run_id, 0, "gone", json.dumps({"run": run_id}))
 
 
-def _run_items(s: Session, run_ids: Sequence[str], seen: Mapping[str, Seen], at: float) -> list[Item]:
+def _run_items(s: Session, run_ids: Sequence[str], seen: Mapping[str, Seen]) -> list[Item]:
     """`run` events of changed runs: at once when more than progress changed, otherwise once a second."""
     if not run_ids:
         return []
+    at = time.monotonic()  # of no clock that may be set
     changed = s.exec(select(Run).where(col(Run.id).in_(run_ids))).all()
     due = []
     for run in changed:

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 REPUBLISH_S = 15.0
 BUSY_S = 0.5  # a write that waits for longer than this says that workers wait too
 NEVER_S = 1e9
+CLOCK_S = 2.0  # a clock that is corrected by less harms nothing
 
 
 class Reaper:
@@ -25,22 +26,34 @@ class Reaper:
     def __init__(self, db: Database, settings: Settings) -> None:
         self._db, self._settings = db, settings
         self._last_tick = time.time()
+        self._is_first = True
+        self._missed = False  # the last tick could not be done: the database was away, locked or full
 
     def tick(self) -> None:
         """Give slept-through leases one more term; otherwise reap, then publish what was forgotten.
 
         A tick that fails counts as slept: while the database was away, no worker could renew its lease. So does one
-        that had to wait to write: the worker whose lease has expired may be waiting just behind.
+        that had to wait to write: the worker whose lease has expired may be waiting just behind. And so does a clock
+        that was set, forwards or back; what it dated too far ahead is dated anew, as at the start of a process.
         """
+        missed, self._missed = self._missed, True
+        self._look(missed)
+        self._missed = False
+        self._last_tick = time.time()
+
+    def _look(self, missed: bool) -> None:
         slept_s = time.time() - self._last_tick
+        if self._is_first or slept_s < -CLOCK_S:
+            with self._db.begin() as s:
+                runs.redate(s, self._settings.lease_s)
+            self._is_first = False
         with self._db.read() as s:
             due = runs.has_expired(s) or runs.has_unpublished(s, after_s=REPUBLISH_S)
             waiting = runs.count_queued(s) if due else 0
-        if slept_s > self._settings.lease_s / 2:
+        if missed or abs(slept_s) > self._settings.lease_s / 2:
             with self._db.begin() as s:
                 runs.extend_leases(s, self._settings.lease_s)
-            self._last_tick = time.time()
-            log.warning("reaper: was asleep for %.0f s; leases extended once", slept_s)
+            log.warning("reaper: missed %.0f s; leases extended once", slept_s)
             return
         forgotten: list[str] = []
         if due:
@@ -53,8 +66,10 @@ class Reaper:
                 for run_id, state in runs.reap_expired(s, max_failures=self._settings.max_failures):
                     log.warning("reaper: run %s lost its worker, now %s", run_id, state)
                 forgotten = runs.take_unpublished(s, after_s=REPUBLISH_S if lost else NEVER_S)
-        for run_id in forgotten:
+        for place, run_id in enumerate(forgotten):
             if not queue.publish(run_id):
-                log.warning("reaper: up to %d runs wait for the broker", len(forgotten))
+                left = forgotten[place:]
+                log.warning("reaper: up to %d runs wait for the broker", len(left))
+                with self._db.begin() as s:
+                    runs.mark_unpublished(s, left)
                 break
-        self._last_tick = time.time()

@@ -15,7 +15,7 @@ from ml.spec import RunSpec
 
 def create(db: Database, settings: Settings, wanted: list[runs.NewRun]) -> tuple[list[dict[str, Any]], bool]:
     """Store all of these runs or none, then tell the workers. Their briefs, and whether they are new."""
-    with db.begin() as s:
+    with db.begin(durable=True) as s:  # what was answered with 201 is not lost to a power cut
         made = [runs.create_run(s, new, max_queued=settings.max_queued) for new in wanted]
         rows = listing.briefs(s, [run for run, _ in made])
     publish(db, [run.id for run, is_new in made if is_new and run.kind == "training"])

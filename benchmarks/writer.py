@@ -40,10 +40,10 @@ class Watched(Database):
         self._asked_at: float | None = None
 
     @contextmanager
-    def begin(self) -> Iterator[Session]:
+    def begin(self, *, durable: bool = False) -> Iterator[Session]:
         self._asked_at = self._asked_at or time.perf_counter()
         try:
-            with super().begin() as s:
+            with super().begin(durable=durable) as s:
                 yield s
         except Unavailable as error:
             self.errors.append(error.message)

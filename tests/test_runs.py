@@ -14,7 +14,7 @@ from sqlmodel import col, select
 
 from app import queue, runs, series
 from app.actor import asking
-from app.db import Database
+from app.db import Database, now
 from app.errors import Conflict, Fenced, NotFound, TooMany, Unavailable
 from app.models import (
     CANCELED,
@@ -513,7 +513,46 @@ def test_the_reaper_leaves_what_the_broker_does_not_take_for_later(db: Database,
 
     run = read(db, run_id)
     assert run.state == QUEUED
-    assert run.published_at is not None
+    assert run.published_at is None  # the next tick tries again
+
+
+def test_a_tick_after_one_that_failed_extends_leases(
+    db: Database, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = make_run(db)
+    claim(db, run_id, lease_s=-1)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Unavailable("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "reap_expired", refuse)
+        with pytest.raises(Unavailable):
+            reaper.tick()
+    reaper.tick()
+    assert read(db, run_id).state == RUNNING
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+def test_a_clock_that_is_set_back_leaves_no_lease_for_hours(
+    db: Database, reaper: Reaper, at_start: bool
+) -> None:
+    running, waiting = make_run(db), make_run(db)
+    claim(db, running)
+    if not at_start:
+        reaper.tick()
+    with db.begin() as s:
+        later = now(s) + 3600
+        s.execute(update(Run).where(col(Run.id) == running).values(lease_until=later))
+        s.execute(update(Run).where(col(Run.id) == waiting).values(not_before=later, published_at=later))
+    if not at_start:
+        reaper._last_tick += 3600
+    reaper.tick()
+    lease = read(db, running).lease_until
+    assert lease is not None
+    assert lease < later - 3000
+    assert read(db, waiting).not_before < later - 3000
+    assert read(db, waiting).published_at is None
 
 
 # -- external runs -------------------------------------------------------------------------------------------

@@ -150,9 +150,15 @@ class Reporter:
         self._seq += 1
         if "step" in fields:
             fields["step_rate"] = self._pace.rate(fields["step"])
+        # Files that no pointer names any more are removed after it: the pointer must not be lost to a power cut.
+        durable = "checkpoint" in fields
         try:
             self.flags = insist(
-                self._db, f"flush {self._seq}", self._lease_s, lambda s: self._flush(s, points, fields, files)
+                self._db,
+                f"flush {self._seq}",
+                self._lease_s,
+                lambda s: self._flush(s, points, fields, files),
+                durable=durable,
             )
         except Fenced as error:
             log.warning("%s; stopping", error.message)

@@ -18,7 +18,9 @@ FIRST_S, LAST_S = 0.25, 5.0
 T = TypeVar("T")
 
 
-def insist(db: Database, what: str, lease_s: float, change: Callable[[Session], T]) -> T:
+def insist(
+    db: Database, what: str, lease_s: float, change: Callable[[Session], T], *, durable: bool = False
+) -> T:
     """What `change` returned in the transaction that was committed; it may run several times.
 
     When the database is back, leases are extended once: the next try must come well within that. Raises: what `change`
@@ -27,7 +29,7 @@ def insist(db: Database, what: str, lease_s: float, change: Callable[[Session], 
     delay_s = FIRST_S
     while True:
         try:
-            with db.begin() as s:
+            with db.begin(durable=durable) as s:
                 return change(s)
         except Unavailable as error:
             log.warning("%s waits: %s", what, error.message)

@@ -15,7 +15,9 @@ from app.runs.abandoned import (
     has_expired,
     has_unpublished,
     mark_published,
+    mark_unpublished,
     reap_expired,
+    redate,
     take_unpublished,
 )
 from app.runs.attempts import (
@@ -51,8 +53,10 @@ __all__ = [
     "has_unpublished",
     "list_events",
     "mark_published",
+    "mark_unpublished",
     "new_id",
     "reap_expired",
+    "redate",
     "release_run",
     "renew_lease",
     "report",

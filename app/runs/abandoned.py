@@ -9,7 +9,9 @@ from sqlmodel import Session, col, select
 
 from app.db import now
 from app.models import QUEUED, RUNNING, Run
-from app.runs.endings import give_back
+from app.runs.endings import BACK_OFF_S, give_back
+
+TOO_FAR = 3  # times as long as a lease or a back-off ever is
 
 
 def reap_expired(s: Session, *, max_failures: int) -> list[tuple[str, str]]:
@@ -49,6 +51,21 @@ def extend_leases(s: Session, lease_s: float) -> None:
     s.execute(update(Run).where(col(Run.lease_until).is_not(None)).values(lease_until=now(s) + lease_s))
 
 
+def redate(s: Session, lease_s: float) -> None:
+    """Date anew what lies further ahead than anything is ever dated: the clock has been set back since.
+
+    Otherwise a run whose worker has died would keep its lease until that time comes, and one that backs off would wait.
+    """
+    at = now(s)
+    too_late = at + TOO_FAR * lease_s
+    s.execute(update(Run).where(col(Run.lease_until) > too_late).values(lease_until=at + lease_s))
+    waits = col(Run.state) == QUEUED
+    s.execute(
+        update(Run).where(waits, col(Run.not_before) > at + TOO_FAR * max(BACK_OFF_S)).values(not_before=at)
+    )
+    s.execute(update(Run).where(waits, col(Run.published_at) > at + lease_s).values(published_at=None))
+
+
 def take_unpublished(s: Session, *, after_s: float, limit: int = 50) -> list[str]:
     """Ids of queued runs whose message was never sent, or so long ago that it may be lost; marked as sent now."""
     at = now(s)
@@ -56,6 +73,11 @@ def take_unpublished(s: Session, *, after_s: float, limit: int = 50) -> list[str
     ids = list(s.exec(query).all())
     mark_published(s, ids)
     return ids
+
+
+def mark_unpublished(s: Session, ids: Sequence[str]) -> None:
+    """The broker did not take their messages: they are due again at once."""
+    s.execute(update(Run).where(col(Run.id).in_(ids)).values(published_at=None))
 
 
 def mark_published(s: Session, ids: Sequence[str]) -> None:
