@@ -5,13 +5,15 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 DATA_DIR ?=
 PYTEST_ARGS ?=
+MINUTES ?= 30
+DATABASE ?= sqlite
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 UP := $(BIN)/trainyard up --host $(HOST) --port $(PORT) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test faults check clean
+.PHONY: help setup demo up test faults soak check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +32,9 @@ test: $(VENV)/.test ## run the tests (PYTEST_ARGS="-k client")
 
 faults: $(VENV)/.test ## kill, stop and cut off every part, and print the recovery times
 	@$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
+
+soak: $(VENV)/.test ## kill something every few seconds for MINUTES, on DATABASE=sqlite or postgres
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) --database $(DATABASE)
 
 check: $(VENV)/.dev ## lint, format, types, imports, migrations
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Thirty minutes of trouble: `python -m tests.soak [--minutes 30] [--database sqlite|postgres] [--seed 0]`.
 
-Several workers train short runs, twenty at a time; every few seconds something is killed, hung, locked or restarted;
+Several workers train short runs, twenty under way at a time; every few seconds something is killed, hung, locked or restarted;
 people pause, resume, cancel and delete. After every strike all runs are looked at, and each run that has ended is
 compared with an undisturbed one, bit by bit. Exits with 1 on a violation and then leaves its files where they are.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -27,13 +28,13 @@ from worker.slots import count_cores
 
 STRIKE_S = (2.0, 8.0)  # from one strike to the next
 RECOVER_S = 180.0  # so long may the stack take to mend one, while others fall on it
-ENDING_S = 300.0  # after the last strike, for what is under way
+ENDING_S = 600.0  # after the last strike, for what is under way
 
 
 def make_specs() -> list[Json]:
     """A few seconds each on one core, with several checkpoints; unlike in what a resume must bring back."""
-    lenet: Json = {**LONG, "epochs": 40}
-    resnet: Json = {**LONG, "model": "resnet8", "model_options": {}, "train_size": 128, "epochs": 20}
+    lenet: Json = {**LONG, "epochs": 16}
+    resnet: Json = {**LONG, "model": "resnet8", "model_options": {}, "train_size": 128, "epochs": 8}
     return [
         *({**lenet, "seed": seed} for seed in range(4)),
         {**lenet, "optimizer": "adam", "lr": 0.001, "momentum": 0.0, "seed": 4},
@@ -82,17 +83,17 @@ class Killer:
         self.open.append((kind, time.monotonic(), KINDS[kind][1](self.grounds, self.chance)))
 
 
-def soak(directory: Path, database: str, minutes: float, workers: int, seed: int) -> int:
+def soak(directory: Path, asked: argparse.Namespace) -> int:
     """How many violations there were."""
-    specs = make_specs()
-    with open_grounds(directory, database, workers) as grounds:
-        crowd = Crowd(grounds.yard.web.url, specs, seed)
-        inspector, killer = Inspector(grounds, crowd), Killer(grounds, seed)
+    specs = make_specs()[: asked.runs]
+    with open_grounds(directory, asked.database, asked.workers) as grounds:
+        crowd = Crowd(grounds.yard.web.url, specs, asked.seed, asked.runs)
+        inspector, killer = Inspector(grounds, crowd), Killer(grounds, asked.seed)
         inspector.learn(specs, max(1, count_cores() // SLOTS))
         began = time.monotonic()
         crowd.start()
         try:
-            trouble(killer, inspector, until=began + 60 * minutes)
+            trouble(killer, inspector, until=began + 60 * asked.minutes)
             crowd.leave()
             calm(killer, inspector)
             crowd.stop()
@@ -158,10 +159,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=20, help="how many are under way at a time")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all that was started is ended
     directory = Path(tempfile.mkdtemp(prefix="trainyard-soak-"))
-    violations = soak(directory, args.database, args.minutes, args.workers, args.seed)
+    violations = soak(directory, args)
     if violations:
         print(f"files are left in {directory}")
         return 1

@@ -15,7 +15,6 @@ import httpx
 from app.models import CANCELED, PAUSED, QUEUED, RUNNING
 
 Json = dict[str, Any]
-IN_FLIGHT = 20
 ACT_S = (2.0, 8.0)  # from one wish to the next
 REFUSED = (409, 429, 503)  # the run is in another state by now; the database is away
 
@@ -34,11 +33,12 @@ class Ticket:
 
 @dataclass
 class Crowd:
-    """Keeps IN_FLIGHT runs going until `leave()`; then only what is paused is resumed."""
+    """Keeps so many runs `under_way` until `leave()`; then only what is paused is resumed."""
 
     url: str
     specs: Sequence[Json]
     seed: int
+    under_way: int
     tickets: list[Ticket] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     asked: dict[str, int] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Crowd:
         live = self._list(QUEUED, RUNNING, PAUSED)
         if live is None:
             return
-        for _ in range(IN_FLIGHT - len(live)):
+        for _ in range(self.under_way - len(live)):
             spec = self._chance.choice(self.specs)
             self.tickets.append(Ticket(f"soak-{self.seed}-{len(self.tickets)}", spec))
         if time.monotonic() > self._act_at:
