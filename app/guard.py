@@ -88,9 +88,9 @@ class Guard:
         self._guesses = Guesses()
 
     def admit(self, asked: Asked) -> Caller | None:
-        """Who asks, when they may; None for a stranger on a page that is for everyone.
+        """Who asks; None for a stranger on a page that is for everyone.
 
-        Raises: BadHost, Forbidden for a foreign host or origin or a missing scope; Unauthorized; TooManyGuesses.
+        Raises: BadHost; Forbidden for a foreign origin; Unauthorized; TooManyGuesses.
         """
         self._check_host(asked)
         sent = _bearer(asked.headers)
@@ -101,9 +101,13 @@ class Guard:
         _check_origin(asked, by_token_alone=bool(by_token_alone))
         if caller is None and not asked.is_public:
             self._refuse(asked, sent)
+        return caller
+
+    @staticmethod
+    def check_scope(asked: Asked, caller: Caller | None) -> None:
+        """Raises: Forbidden."""
         if caller is not None and not asked.is_public:
             caller.need(needed_scope(asked.method, asked.path))
-        return caller
 
     def _check_host(self, asked: Asked) -> None:
         host = asked.host

@@ -70,7 +70,8 @@ class SecurityMiddleware:
         scope[CALLER] = None
         try:
             caller = await self._admit(asked)
-            scope[CALLER] = caller
+            scope[CALLER] = caller  # before it may be refused: the page of a refusal tells them who they are
+            self._guard.check_scope(asked, caller)
             _check_length(asked.headers, limit)
         except TrainyardError as error:
             await self._refusal(error, Request(scope), asked)(scope, receive, sending)

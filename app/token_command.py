@@ -177,7 +177,7 @@ def read_days(text: str) -> float:
 def _me() -> str:
     """The account that runs this, as who made a token."""
     try:
-        return f"{pwd.getpwuid(os.getuid()).pw_name} (command line)"
+        return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return "command line"
 

@@ -548,7 +548,7 @@ def test_signing_in_and_out(tmp_path: Path) -> None:
             assert http.get("/api/v1/runs", headers={"accept": "application/json"}).status_code == 401
             wrong = http.post("/login", data={"token": "wrong", "next": "/workers"})
             assert wrong.status_code == 401
-            assert "not the token" in wrong.text
+            assert "not a token" in wrong.text
             right = http.post("/login", data={"token": token, "next": "/workers"})
             assert (right.status_code, right.headers["location"]) == (303, "/workers")
             cookie = right.headers["set-cookie"].lower()

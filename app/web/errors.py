@@ -19,7 +19,7 @@ def wants_page(request: Request) -> bool:
 def error_page(request: Request, status: int, message: str) -> Response:
     titles = {
         401: (_("Please sign in"), ""),
-        403: (_("Not allowed"), ""),
+        403: (_("Not allowed"), _("If you have another token, sign out and sign in with that one.")),
         404: (_("Nothing here"), _("The run may have been deleted, or the address is misspelt.")),
         405: (_("Not possible here"), ""),
         409: (
