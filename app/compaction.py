@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, insert, or_, update
 from sqlmodel import Session, col, select
 
+from app import counters
 from app.chunks import ChunkRow, merge_chunks
 from app.db import Database, now
 from app.models import ENDED, PAUSED, MetricChunk, Run
@@ -46,6 +47,7 @@ def compact_some(db: Database, *, within_s: float = BUSY_S) -> int:
             with db.begin() as s:
                 more = compact_group(s, run_id)
             done += 1
+            counters.count(counters.COMPACTED)
     return done
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 
-from app import queue, runs
+from app import counters, queue, runs
 from app.db import Database
 from app.settings import Settings
 
@@ -53,6 +53,7 @@ class Reaper:
         if missed or abs(slept_s) > self._settings.lease_s / 2:
             with self._db.begin() as s:
                 runs.extend_leases(s, self._settings.lease_s)
+            counters.count(counters.LEASES_EXTENDED)
             log.warning("reaper: missed %.0f s; leases extended once", slept_s)
             return
         forgotten: list[str] = []
@@ -63,9 +64,11 @@ class Reaper:
             with self._db.begin() as s:
                 if time.monotonic() - asked_at > BUSY_S:
                     runs.extend_leases(s, self._settings.lease_s)
-                for run_id, state in runs.reap_expired(s, max_failures=self._settings.max_failures):
-                    log.warning("reaper: run %s lost its worker, now %s", run_id, state)
+                reaped = runs.reap_expired(s, max_failures=self._settings.max_failures)
                 forgotten = runs.take_unpublished(s, after_s=REPUBLISH_S if lost else NEVER_S)
+            for run_id, state in reaped:
+                counters.count(counters.REAPED, label=state)
+                log.warning("reaper: run %s lost its worker, now %s", run_id, state, extra={"run": run_id})
         for place, run_id in enumerate(forgotten):
             if not queue.publish(run_id):
                 left = forgotten[place:]
@@ -73,3 +76,4 @@ class Reaper:
                 with self._db.begin() as s:
                     runs.mark_unpublished(s, left)
                 break
+            counters.count(counters.REPUBLISHED)

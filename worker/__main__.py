@@ -11,9 +11,9 @@ import sys
 import threading
 from typing import Any
 
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
-from app import queue, workers
+from app import logs, queue, workers
 from app.db import Database
 from app.errors import TrainyardError
 from app.reaper import Reaper
@@ -36,12 +36,14 @@ def main() -> int:
     args = parser.parse_args()
     if args.slots is not None and not 1 <= args.slots <= 64:
         parser.error("--slots must be between 1 and 64")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = get_settings()
+    logs.configure(settings)
+    setup_logging.connect(lambda **_: None, weak=False)  # Celery, or it would set the root's level to its own
     make_data_dir(settings)
     gpus = list_gpus()
     count = args.slots or len(gpus) or min(2, count_cores())
     name = f"{socket.gethostname()}-{os.getpid()}"
+    logs.bind_process(worker=name)
     supervisor = Supervisor(
         Database(settings.database_url, pool_size=count + 2), settings, Slots(count), name
     )
@@ -64,8 +66,8 @@ def main() -> int:
 
     try:
         queue.celery.worker_main(
-            ["worker", "-P", "threads", "-c", str(count), "-Q", queue.QUEUE, "-n", f"{name}@%h", "-l", "WARNING",
-             "--without-gossip", "--without-mingle", "--without-heartbeat"]
+            ["--quiet", "worker", "-P", "threads", "-c", str(count), "-Q", queue.QUEUE, "-n", f"{name}@%h",
+             "-l", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
         )  # fmt: skip
     except SystemExit as ended:
         return int(ended.code or 0)

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app import runs
+from app import logs, runs
 from app.db import Database
 from app.errors import NotFound, TrainyardError
 from app.models import RUNNING, Run
@@ -57,7 +57,8 @@ class Supervisor:
             with self.db.begin() as s:
                 run = runs.claim_run(s, run_id, self.name, self.settings.lease_s)
             if run is not None:
-                self.attempt(run, slot)
+                with logs.bind(run=run.id, attempt=run.attempt, slot=slot):
+                    self.attempt(run, slot)
         except TrainyardError as error:
             log.warning("run %s: %s", run_id, error.message)
         finally:
@@ -68,7 +69,7 @@ class Supervisor:
         self.running.add(run.id)
         log_path = self.settings.runs_dir / run.id / f"attempt-{run.attempt}.log"
         trainer = self.slots.take(slot)
-        log.info("run %s: attempt %d on slot %d", run.id, run.attempt, slot)
+        log.info("a trainer has the run")
         try:
             trainer.give(
                 Job(run.id, run.attempt, run.seq, slot, self.name, run.spec, run.checkpoint, str(log_path))

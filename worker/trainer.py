@@ -38,7 +38,7 @@ from worker.trainer_exit import read_tail
 from worker.validation import Validation
 from worker.writes import insist
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("worker.trainer")
 
 EXIT_ORPHANED = 75
 

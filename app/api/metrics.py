@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 
-from app import runs
+from app import counters, runs
 from app.api.bodies import MAX_BATCH, MAX_STEP, MAX_TIME, MetricsBody
 from app.api.deps import Db
 from app.chunks import Block, Floats, make_block
@@ -48,8 +48,10 @@ def _append(db: Database, run_id: str, body: bytes) -> Json:
     batch, points = read_batch(body)
     with db.begin() as s:
         cursor, written = runs.append_external(s, run_id, batch, points)
-    count = sum(len(block.steps) for block in points.values())
-    return {"run": run_id, "cursor": cursor, "written": count if written else 0, "duplicate": not written}
+    count = sum(len(block.steps) for block in points.values()) if written else 0
+    counters.count(counters.POINTS_INGESTED, count)
+    counters.count(counters.BATCHES_INGESTED)
+    return {"run": run_id, "cursor": cursor, "written": count, "duplicate": not written}
 
 
 class Columns(NamedTuple):
