@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 canceled or paused, 4 no server a
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +18,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trainyard.become import become
 from trainyard.client import Client
 from trainyard.comparison import print_comparison
 from trainyard.errors import NotReachable, TrainyardError
 from trainyard.flags import flag, read_spec, with_spec_flags
 from trainyard.progress import STATE_STYLE, exit_code, follow, numbers
 from trainyard.records import Run
+from trainyard.token_commands import password_app, token_app
 
 CLI_RETRY_S = 1.0  # a person waits for the answer
 FAILED, USAGE, NOT_REACHABLE, INTERRUPTED = 1, 2, 4, 130
@@ -96,7 +97,8 @@ def up(
 
     Further environment:
 
-    TRAINYARD_TOKEN: every request must carry it; required to listen beyond this machine. Default: none.
+    TRAINYARD_TOKEN: a token for everything, beside those of `trainyard token create`. To listen beyond this machine
+    there must be one or the other. Default: none.
 
     TRAINYARD_DATABASE_URL: a Postgres, as postgresql://user:password@host/name. Default: SQLite in the data
     directory.
@@ -112,19 +114,23 @@ def up(
 @app.command()
 def web() -> NoReturn:
     """Run one web process, as TRAINYARD_* says; for compose files and several machines."""
-    _become("app")
+    become("app")
 
 
 @app.command()
 def worker(slots: Slots = None) -> NoReturn:
     """Run one worker on this machine, as TRAINYARD_* says; it takes runs from the queue."""
-    _become("worker", *(["--slots", str(slots)] if slots is not None else []))
+    become("worker", *(["--slots", str(slots)] if slots is not None else []))
 
 
 @app.command()
 def migrate() -> NoReturn:
     """Bring the database at TRAINYARD_DATABASE_URL to the newest schema."""
-    _become("app.migrate")
+    become("app.migrate")
+
+
+app.add_typer(token_app, name="token")
+app.add_typer(password_app, name="password")
 
 
 @app.command()
@@ -287,14 +293,6 @@ def _fail(code: int, message: str, hint: str = "") -> NoReturn:
     if hint:
         errors.print(Text(hint), soft_wrap=True)
     raise typer.Exit(code)
-
-
-def _become(module: str, *arguments: str) -> NoReturn:
-    """Replace this process, so that signals and exit codes are the module's own."""
-    from trainyard.children import ROOT
-
-    os.chdir(ROOT)
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606  a fixed command
 
 
 def _watch(client: Client, runs: list[str], as_json: bool) -> None:

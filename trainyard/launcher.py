@@ -5,8 +5,10 @@ Every child runs on a leash (`trainyard.leash`), so that nothing outlives this p
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -22,7 +24,7 @@ from rich.console import Console
 
 from trainyard import broker, demo
 from trainyard.banner import say, show_banner, show_log
-from trainyard.children import Child
+from trainyard.children import ROOT, Child
 from trainyard.http import is_loopback
 from trainyard.lock import Busy, lock_data_dir
 from trainyard.ports import PortTaken, claim_port, url_of
@@ -80,11 +82,6 @@ class Launcher:
         """Start everything, say so, and stay until a signal. Raises: Refused, Busy, PortTaken."""
         self._catch_signals()
         options = self._options
-        if not is_loopback(options.host) and not os.environ.get("TRAINYARD_TOKEN"):
-            raise Refused(
-                f"--host {options.host} lets other machines in; set TRAINYARD_TOKEN to a long secret first, "
-                "or leave --host out to serve this machine alone"
-            )
         options.data_dir.mkdir(parents=True, exist_ok=True)
         options.data_dir.chmod(0o700)
         self._lock = self._cleanup.enter_context(lock_data_dir(options.data_dir, self._stop, self._console))
@@ -93,6 +90,7 @@ class Launcher:
         env, facts = self._prepare(port)
         self._cleanup.callback(self._stop_children)
         self._migrate(env)
+        self._check_access(env)
         self._start(env)
         self._wait_ready()
         if not self._stop.is_set():
@@ -174,6 +172,20 @@ class Launcher:
             show_log(self._console, child.log)
             raise Refused("the database could not be brought up to date; the reason is above")
 
+    def _check_access(self, env: dict[str, str]) -> None:
+        """Raises: Refused when other machines could come in and nobody has a token."""
+        host = self._options.host
+        if is_loopback(host) or env.get("TRAINYARD_TOKEN"):
+            return
+        command = [sys.executable, "-m", "app.token_command", "list", "--json"]
+        listed = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+        if listed.returncode or not json.loads(listed.stdout):
+            raise Refused(
+                f"--host {host} lets other machines in; make a token first with `trainyard token create NAME "
+                "--scope admin`, or set TRAINYARD_TOKEN to a long secret, or leave --host out to serve this machine "
+                "alone"
+            )
+
     def _start(self, env: dict[str, str]) -> None:
         slots = ["--slots", str(self._options.slots)] if self._options.slots else []
         self._children.append(self._child("web", [sys.executable, "-m", "app"], env))
@@ -184,8 +196,7 @@ class Launcher:
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_S
-        headers = {"Authorization": f"Bearer {token}"} if (token := os.environ.get("TRAINYARD_TOKEN")) else {}
-        with httpx.Client(trust_env=False, timeout=5, headers=headers) as client:
+        with httpx.Client(trust_env=False, timeout=5) as client:
             while not self._stop.wait(TICK_S):
                 self._check_started()
                 try:
