@@ -1,7 +1,7 @@
 """Thirty minutes of trouble: `python -m tests.soak [--minutes 30] [--database sqlite|postgres] [--seed 0]`.
 
-Several workers train short runs, twenty under way at a time; every few seconds something is killed, hung, locked or restarted;
-people pause, resume, cancel and delete. After every strike all runs are looked at, and each run that has ended is
+Several workers train short runs, twenty under way at a time; every few seconds something is killed, hung, locked or
+restarted; people pause, resume, cancel and delete. After every strike all runs are looked at, and each run that has ended is
 compared with an undisturbed one, bit by bit. Exits with 1 on a violation and then leaves its files where they are.
 """
 
@@ -100,9 +100,8 @@ def soak(directory: Path, asked: argparse.Namespace) -> int:
             inspector.finish()
         finally:
             crowd.stop()
-        print_table(
-            killer, inspector, f"{database}, {workers} workers with {SLOTS} slots, seed {seed}", began
-        )
+        title = f"{asked.database}, {asked.workers} workers with {SLOTS} slots, seed {asked.seed}"
+        print_table(killer, inspector, title, began)
         return len(inspector.violations)
 
 
