@@ -1,8 +1,9 @@
 """Thirty minutes of trouble: `python -m tests.soak [--minutes 30] [--database sqlite|postgres] [--seed 0]`.
 
 Several workers train short runs, twenty under way at a time; every few seconds something is killed, hung, locked or
-restarted; people pause, resume, cancel and delete. After every strike all runs are looked at, and each run that has ended is
-compared with an undisturbed one, bit by bit. Exits with 1 on a violation and then leaves its files where they are.
+restarted; people pause, resume, cancel and delete. After every strike all runs are looked at, and each run that has
+ended is compared with an undisturbed one, bit by bit. Exits with 1 on a violation and then leaves its files where they
+are.
 """
 
 from __future__ import annotations
