@@ -12,7 +12,10 @@ from typing import TypeAlias
 
 import psutil
 
+from app import workers
+from app.errors import TrainyardError
 from tests.faults.yard import kill
+from tests.processes import Process
 from tests.soak.grounds import Grounds, wait
 
 Strike: TypeAlias = Generator[None, None, float | None]
@@ -69,14 +72,34 @@ def restart_worker(grounds: Grounds, chance: random.Random) -> Strike:
     grounds.down.add(f"worker {number}")
     at = time.time()
     process.popen.send_signal(signal.SIGTERM)
+    return (yield from _replace_ended(grounds, number, process, at))
+
+
+def drain_worker(grounds: Grounds, chance: random.Random) -> Strike:
+    """As a person asks before the host goes away. The time until it has ended, with its runs or without them."""
+    if "database" in grounds.down:
+        return None  # nobody can ask now
+    number = chance.choice(sorted(grounds.workers))
+    process, name = grounds.workers[number][0], grounds.worker_name(number)
+    at = time.time()
+    try:
+        with grounds.yard.db.begin() as s:
+            workers.request_drain(s, name, at_once=chance.random() < 0.5)
+    except TrainyardError:
+        return None  # the worker is not there yet
+    grounds.down.add(f"worker {number}")
+    return (yield from _replace_ended(grounds, number, process, at))
+
+
+def _replace_ended(grounds: Grounds, number: int, process: Process, at: float) -> Strike:
+    """Until the worker has ended in good order."""
     while process.popen.poll() is None:
         yield
     took = time.time() - at
-    assert process.popen.returncode == 0, (
-        f"a worker ended with {process.popen.returncode}: {process.output()[-2000:]}"
-    )
     grounds.drop_worker(number)
     grounds.start_worker(number)
+    code = process.popen.returncode
+    assert code == 0, f"a worker ended with {code}: {process.output()[-2000:]}"
     return took
 
 
@@ -133,9 +156,11 @@ def _lock_sqlite(grounds: Grounds, seconds: float) -> Generator[None, None, floa
     while True:
         with grounds.sqlite_lock() as ours:
             if ours:
+                grounds.down.add("database")
                 yield from wait(seconds)
                 break
         yield
+    grounds.down.discard("database")
     return time.time()
 
 
@@ -157,10 +182,12 @@ KINDS: dict[str, tuple[float, Callable[[Grounds, random.Random], Strike]]] = {
     "trainer hung": (1, hang_trainer),
     "worker killed": (2, kill_worker),
     "worker restarted": (1, restart_worker),
+    "worker drained": (1, drain_worker),
     "Redis killed": (2, kill_redis),
     "web killed": (2, kill_web),
     "web restarted": (1, restart_web),
     "database away": (2, take_database),
 }
 ALONE = {"Redis killed": "Redis", "web killed": "web", "web restarted": "web", "database away": "database",
-         "worker killed": "worker", "worker restarted": "worker"}  # what can only be struck once at a time  # fmt: skip
+         "worker killed": "worker", "worker restarted": "worker",
+         "worker drained": "worker"}  # what can only be struck once at a time  # fmt: skip
