@@ -1,14 +1,16 @@
-"""Random walks over the transitions of runs, against a plain table: what is legal happens, what is not is refused."""
+"""Random walks over the transitions of runs, against a plain model: what is legal happens, the rest is refused."""
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,47 +21,81 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import update
 from sqlmodel import Session, select
 
 from app import runs
 from app.db import Database
-from app.errors import Conflict, Fenced
-from app.models import CANCELED, ENDED, FAILED, FINISHED, PAUSED, QUEUED, RUNNING, Run
-from app.runs import Flags, NewRun
-from ml.spec import RunSpec
+from app.errors import Conflict
+from app.models import QUEUED, RUNNING, Run
+from app.runs.transition import NEXT
+from tests.walks import LEGAL, MAX_FAILURES, STEPS, Does, Model, Step, check, create, let_expire
 
 T = TypeVar("T")
-MAX_FAILURES = 2
 
-LEGAL = {  # DESIGN, "Run states"
-    None: {QUEUED, RUNNING},  # running at once: an external run
-    QUEUED: {RUNNING, CANCELED},
-    RUNNING: {RUNNING, FINISHED, FAILED, CANCELED, PAUSED, QUEUED},
-    PAUSED: {QUEUED, CANCELED},
-    FAILED: {QUEUED},
-    CANCELED: {QUEUED},
-    FINISHED: set(),
-}
+# Ways to go on after each step of a walk: their product is the number of walks. The first step is every one there is.
+SQLITE = (len(STEPS), 2, 2, 2, 2, 2, 15)
+POSTGRES = (len(STEPS), 2, 2, 1, 1, 1, 5)
+EXTERNAL = (len(STEPS), 3, 3)  # it can do little
 
 
-@dataclass
-class Model:
-    """What a run must look like."""
+def test_the_table_of_transitions_is_that_of_the_design() -> None:
+    assert {state: set(following) for state, following in NEXT.items()} == {
+        state: following - {RUNNING} if state == RUNNING else following for state, following in LEGAL.items()
+    }
 
-    external: bool
-    state: str
-    attempt: int = 0
-    failures: int = 0
-    seq: int = 0
-    cancel: bool = False
-    pause: bool = False
 
-    def move(self, state: str) -> None:
-        self.state, self.cancel, self.pause = state, False, False
+# -- many walks of one run, which share their beginnings ------------------------------------------------------
 
-    def asked_for(self, otherwise: str) -> str:
-        return CANCELED if self.cancel else PAUSED if self.pause else otherwise
+
+class Tree:
+    """Walks of one run as a tree: each way on is taken in a savepoint and undone, so a beginning is walked once."""
+
+    def __init__(self, s: Session, run_id: str, seed: int) -> None:
+        self.s, self.run_id, self.random = s, run_id, random.Random(seed)
+        self.walked: set[tuple[str, ...]] = set()
+
+    def grow(self, model: Model, ways: Sequence[int], path: tuple[str, ...] = ()) -> None:
+        """Every walk from here on: `ways` on at the next step, and so on."""
+        if not ways:
+            self.walked.add(path)
+            return
+        for name in self.choose(model, ways[0]):
+            way, then = (*path, name), replace(model)
+            savepoint = self.s.begin_nested()
+            try:
+                STEPS[name](Step(self.does, self.run_id, then))
+                check(self.s, self.run_id, then)
+            except Exception as error:
+                raise AssertionError(f"after {', '.join(way)}: {error}") from error
+            self.grow(then, ways[1:], way)
+            savepoint.rollback()
+
+    def choose(self, model: Model, count: int) -> list[str]:
+        """Different steps; those that do something in this state come more often than those that are refused."""
+        apt = {QUEUED: "claim", RUNNING: "checkpoint die expire end paused release pause cancel"}
+        weight = {name: 3.0 if name in apt.get(model.state, "resume") else 1.0 for name in STEPS}
+        order = sorted(STEPS, key=lambda name: self.random.random() ** (1 / weight[name]), reverse=True)
+        return order[:count]
+
+    def does(self, change: Callable[[Session], T]) -> T | type[Conflict]:
+        try:
+            return change(self.s)  # what refuses does so before it changes anything
+        except Conflict as error:
+            return type(error)
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["training", "external"])
+def test_ten_thousand_walks_keep_to_the_table(db: Database, external: bool) -> None:
+    ways: Sequence[int] = EXTERNAL if external else SQLITE if db.is_sqlite else POSTGRES
+    with db.begin() as s:
+        run_id, model = create(s, external)
+        tree = Tree(s, run_id, seed=4)
+        tree.grow(model, ways)
+        check(s, run_id, model)
+    assert len(tree.walked) > (10_000 if ways == SQLITE else 100)
+
+
+# -- many runs at once, one transaction a step ----------------------------------------------------------------
 
 
 class Runs(RuleBasedStateMachine):
@@ -72,156 +108,43 @@ class Runs(RuleBasedStateMachine):
         self.models: dict[str, Model] = {}
 
     def teardown(self) -> None:
-        """The event logs are legal chains from nothing to the states that the runs have."""
-        with self.db.read() as s:
-            for run_id, model in self.models.items():
-                at: str | None = None
-                for event in runs.list_events(s, run_id):
-                    assert event.from_state == at
-                    assert event.to_state in LEGAL[at]
-                    at = event.to_state
-                assert at == model.state
         self.db.dispose()
         self.dir.cleanup()
 
-    def does(self, action: Callable[[Session], T]) -> T | type[Conflict]:
-        """The answer of one transaction; the error's class when it was refused."""
+    def does(self, change: Callable[[Session], T]) -> T | type[Conflict]:
         try:
             with self.db.begin() as s:
-                return action(s)
+                return change(s)
         except Conflict as error:
             return type(error)
 
+    def step(self, run_id: str) -> Step:
+        does: Does = self.does
+        return Step(does, run_id, self.models[run_id])
+
     @rule(target=ids, external=st.booleans())
     def create(self, external: bool) -> str:
-        return self.new_run(external)
+        return self.new(external)
 
-    def new_run(self, external: bool) -> str:
-        new = NewRun(None if external else RunSpec())
+    def new(self, external: bool) -> str:
         with self.db.begin() as s:
-            run, _ = runs.create_run(s, new, max_queued=1000)
-        self.models[run.id] = Model(external, RUNNING if external else QUEUED)
-        return run.id
+            run_id, self.models[run_id] = create(s, external)
+        return run_id
 
-    @rule(run_id=ids)
-    def claim(self, run_id: str) -> None:
-        model = self.models[run_id]
-        with self.db.begin() as s:
-            s.execute(update(Run).values(not_before=0))
-        claimed = self.does(lambda s: runs.claim_run(s, run_id, "w", 20))
-        assert (claimed is not None) == (model.state == QUEUED)
-        if model.state == QUEUED:
-            model.move(RUNNING)
-            model.attempt += 1
-
-    @rule(run_id=ids, late=st.integers(0, 1))
-    def report(self, run_id: str, late: int) -> None:
-        model = self.models[run_id]
-        if model.external:
-            return  # a worker never gets one
-        found = self.does(
-            lambda s: runs.report(s, run_id, model.attempt - late, model.seq + 1, {}, lease_s=20)
-        )
-        if model.state == RUNNING and not late:
-            model.seq += 1
-            assert found == Flags(model.cancel, model.pause)
-        else:
-            assert found is Fenced
-
-    @rule(run_id=ids, late=st.integers(0, 1), state=st.sampled_from([FINISHED, FAILED, CANCELED, PAUSED]))
-    def end(self, run_id: str, late: int, state: str) -> None:
-        model = self.models[run_id]
-        if model.external:
-            return
-        found = self.does(lambda s: runs.end_run(s, run_id, model.attempt - late, state, "w", "end"))
-        if model.state == RUNNING and not late:
-            assert found is None
-            model.move(CANCELED if state == PAUSED and model.cancel else state)
-        else:
-            assert found is Fenced
-
-    @rule(run_id=ids, late=st.integers(0, 1))
-    def release(self, run_id: str, late: int) -> None:
-        model = self.models[run_id]
-        if model.external:
-            return
-        found = self.does(lambda s: runs.release_run(s, run_id, model.attempt - late, "w", "release"))
-        assert found == (model.state == RUNNING and not late)
-        if found is True:
-            model.move(model.asked_for(QUEUED))
-
-    @rule(run_id=ids)
-    def die(self, run_id: str) -> None:
-        model = self.models[run_id]
-        if model.external:
-            return
-
-        def give_back(s: Session) -> str | None:
-            run = runs.get_run(s, run_id, lock=True)
-            return runs.give_back(s, run, "w", "died", max_failures=MAX_FAILURES)
-
-        found = self.does(give_back)
-        assert found == self.expect_death(model)
-
-    def expect_death(self, model: Model) -> str | None:
-        if model.state != RUNNING:
-            return None
-        state = model.asked_for(FAILED if model.failures + 1 >= MAX_FAILURES else QUEUED)
-        if state in (QUEUED, FAILED):
-            model.failures += 1
-        model.move(state)
-        return state
+    @rule(run_id=ids, name=st.sampled_from(sorted(STEPS)))
+    def take(self, run_id: str, name: str) -> None:
+        STEPS[name](self.step(run_id))
 
     @rule(expired=st.sets(ids, max_size=3))
     def reap(self, expired: set[str]) -> None:
         with self.db.begin() as s:
             for run_id in expired:
-                if self.models[run_id].state == RUNNING and not self.models[run_id].external:
-                    s.execute(update(Run).where(Run.id == run_id).values(lease_until=1.0))  # type: ignore[arg-type]
+                let_expire(s, run_id)
             taken = dict(runs.reap_expired(s, max_failures=MAX_FAILURES))
         for run_id in expired:
-            model = self.models[run_id]
-            assert taken.pop(run_id, None) == (None if model.external else self.expect_death(model))
+            external = self.models[run_id].external
+            assert taken.pop(run_id, None) == (None if external else self.step(run_id).expect_death())
         assert not taken
-
-    @rule(run_id=ids)
-    def cancel(self, run_id: str) -> None:
-        model = self.models[run_id]
-        found = self.does(lambda s: runs.request_cancel(s, run_id))
-        if model.state in (QUEUED, PAUSED) or (model.external and model.state == RUNNING):
-            model.move(CANCELED)
-        elif model.state == RUNNING:
-            model.cancel = True
-        else:
-            assert found is Conflict
-
-    @rule(run_id=ids)
-    def pause(self, run_id: str) -> None:
-        model = self.models[run_id]
-        found = self.does(lambda s: runs.request_pause(s, run_id))
-        if model.state == RUNNING and not model.external:
-            model.pause = True
-        else:
-            assert found is Conflict
-
-    @rule(run_id=ids)
-    def resume(self, run_id: str) -> None:
-        model = self.models[run_id]
-        found = self.does(lambda s: runs.resume_run(s, run_id))
-        if model.state in (PAUSED, FAILED, CANCELED) and not model.external:
-            model.move(QUEUED)
-            model.failures = 0
-        else:
-            assert found is Conflict
-
-    @rule(run_id=ids, state=st.sampled_from(ENDED))
-    def finish_external(self, run_id: str, state: str) -> None:
-        model = self.models[run_id]
-        found = self.does(lambda s: runs.finish_external(s, run_id, state, None))
-        if model.external and model.state == RUNNING:
-            model.move(state)
-        else:
-            assert found is Conflict
 
     @rule(target=ids, run_id=consumes(ids))
     def delete_or_keep(self, run_id: str) -> str:
@@ -231,24 +154,18 @@ class Runs(RuleBasedStateMachine):
             assert found is Conflict
             return run_id
         del self.models[run_id]
-        return self.new_run(model.external)
+        return self.new(model.external)
 
     @invariant()
-    def rows_are_as_the_table_says(self) -> None:
+    def rows_are_as_the_models_say(self) -> None:
         with self.db.read() as s:
-            for run in s.exec(select(Run)):
-                model = self.models[run.id]
-                found = Model(
-                    run.kind == "external", run.state, run.attempt, run.failures, run.seq,
-                    run.cancel_requested, run.pause_requested,
-                )  # fmt: skip
-                assert found == model
-                assert (run.lease_until is not None) == (run.state == RUNNING and not model.external)
-                assert (run.ended_at is not None) == (run.state in ENDED)
+            assert set(s.exec(select(Run.id))) == self.models.keys()
+            for run_id, model in self.models.items():
+                check(s, run_id, model)
 
 
-def test_random_walks_keep_to_the_table(migrated_file: Path) -> None:
-    steps = settings(max_examples=40, stateful_step_count=30, deadline=None)
+def test_many_runs_do_not_mind_each_other(migrated_file: Path) -> None:
+    steps = settings(max_examples=25, stateful_step_count=30, deadline=None)
 
     class Walk(Runs):
         def __init__(self) -> None:

@@ -56,7 +56,9 @@ def transition(
         .where(col(Run.id) == run_id, col(Run.state) == from_state, *guards)
         .values(state=to_state, **{**_IDLE, **values, **touched(at)})
         .returning(Run)
-        .execution_options(populate_existing=True)
+        .execution_options(
+            populate_existing=True, synchronize_session=False
+        )  # what is returned is what changed
     )
     run: Run | None = s.execute(changed).scalar_one_or_none()
     if run is not None:
