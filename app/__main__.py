@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import uvicorn
 
-from app import logs, tokens
+from app import logs, queue, tokens
 from app.db import Database
 from app.errors import Unavailable
 from app.guard import is_loopback, needs_token, weak_token
@@ -33,8 +34,9 @@ class Server(uvicorn.Server):
 
 def main() -> int:
     settings = get_settings()
+    os.umask(0o077)  # what is written is for the account that runs this alone
     logs.configure(settings)
-    refusal = weak_token([settings.token]) or _why_not(settings)
+    refusal = weak_token([settings.token]) or _why_not(settings) or queue.refuse_broker(settings.broker_url)
     if refusal:
         print(f"trainyard: {refusal}", file=sys.stderr)
         return 1

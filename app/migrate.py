@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from alembic import command
@@ -29,6 +30,7 @@ def check(url: str) -> None:
 
 def main() -> int:
     settings = get_settings()
+    os.umask(0o077)
     make_data_dir(settings)
     try:
         migrate(settings.database_url)

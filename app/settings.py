@@ -101,9 +101,16 @@ def database_url(url: str) -> str:
 
 
 def make_data_dir(settings: Settings) -> None:
-    """Create the data directory for its owner alone (mode 0700)."""
+    """Create the data directory for its owner alone (mode 0700), and the SQLite file in it (0600).
+
+    SQLite gives its journals the mode of the database, so it must be right before the first of them is written.
+    """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     os.chmod(settings.data_dir, 0o700)
+    if settings.database_url.startswith(f"sqlite:///{settings.data_dir}/"):
+        path = settings.database_url.removeprefix("sqlite:///")
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        os.chmod(path, 0o600)
 
 
 @lru_cache

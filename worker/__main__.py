@@ -8,24 +8,22 @@ import os
 import platform
 import socket
 import sys
-import threading
 from typing import Any
 
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
+from celery.worker import state
 
-from app import logs, queue, workers
+from app import logs, queue
 from app.db import Database
-from app.errors import TrainyardError
 from app.reaper import Reaper
 from app.settings import get_settings, make_data_dir
 from app.ticker import Ticker
 from worker import broker
+from worker.presence import Presence
 from worker.slots import Slots, count_cores, list_gpus
 from worker.supervisor import Supervisor
 
 log = logging.getLogger("worker")
-
-PRESENCE_S = 5.0
 
 
 def main() -> int:
@@ -37,8 +35,13 @@ def main() -> int:
     if args.slots is not None and not 1 <= args.slots <= 64:
         parser.error("--slots must be between 1 and 64")
     settings = get_settings()
+    os.umask(0o077)  # what is written is for the account that runs this alone
     logs.configure(settings)
     setup_logging.connect(lambda **_: None, weak=False)  # Celery, or it would set the root's level to its own
+    refusal = queue.refuse_broker(settings.broker_url)
+    if refusal:
+        print(f"trainyard: {refusal}", file=sys.stderr)
+        return 1
     make_data_dir(settings)
     gpus = list_gpus()
     count = args.slots or len(gpus) or min(2, count_cores())
@@ -47,7 +50,9 @@ def main() -> int:
     supervisor = Supervisor(
         Database(settings.database_url, pool_size=count + 2), settings, Slots(count), name
     )
-    presence = Presence(supervisor, gpus or [f"CPU, {count_cores()} cores ({platform.machine()})"])
+    presence = Presence(
+        supervisor, gpus or [f"CPU, {count_cores()} cores ({platform.machine()})"], on_drain=stop_consuming
+    )
     reaper = Ticker("reaper", Reaper(supervisor.db, settings).tick)
     broker.install()
     queue.celery.task(name=queue.TASK, ignore_result=True)(supervisor.supervise)
@@ -62,8 +67,10 @@ def main() -> int:
 
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def on_stop(**_: Any) -> None:
+        supervisor.leaving.set()
         supervisor.stopping.set()
 
+    warn_of_root()
     try:
         queue.celery.worker_main(
             ["--quiet", "worker", "-P", "threads", "-c", str(count), "-Q", queue.QUEUE, "-n", f"{name}@%h",
@@ -72,6 +79,7 @@ def main() -> int:
     except SystemExit as ended:
         return int(ended.code or 0)
     finally:
+        supervisor.leaving.set()
         supervisor.stopping.set()
         supervisor.slots.close()
         reaper.stop()
@@ -79,44 +87,17 @@ def main() -> int:
     return 0
 
 
-class Presence:
-    """Tells the database every few seconds that this worker is there and what it runs."""
+def stop_consuming() -> None:
+    """End the worker as SIGTERM does, once the tasks that run are over; but nobody tells their trainers to stop."""
+    state.should_stop = 0
 
-    def __init__(self, supervisor: Supervisor, devices: list[str]) -> None:
-        self._supervisor, self._devices = supervisor, devices
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        ours = self._supervisor
-        while True:
-            try:
-                with ours.db.begin() as s:
-                    workers.say_present(
-                        s,
-                        ours.name,
-                        ours.slots.count,
-                        self._devices,
-                        sorted(ours.running),
-                        ours.room.shortage(),
-                    )
-            except TrainyardError as error:
-                log.warning("presence: %s", error.message)
-            if self._stop.wait(PRESENCE_S):
-                break
-        try:
-            with ours.db.begin() as s:
-                workers.say_goodbye(s, ours.name)
-        except TrainyardError as error:
-            log.warning("presence: %s", error.message)
+def warn_of_root() -> None:
+    """Code of ours alone runs here, but a mistake in it, or in a library, would have the whole machine."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        log.warning(
+            "this worker runs as root; give it a user of its own, which needs no rights but its data directory"
+        )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.routing import Match, Mount
 
+from app.scopes import is_public, needed_scope
+
 Json = dict[str, Any]
 
 TITLES = {
@@ -61,12 +63,26 @@ def complete(document: Json) -> None:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas["Error"] = ERROR
+    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             responses = operation["responses"]
             responses.pop("422", None)
+            _tell_scope(method, path, operation)
             for status in sorted(_errors(method, path, operation)):
                 responses.setdefault(str(status), _answer(status))
+
+
+def _tell_scope(method: str, path: str, operation: Json) -> None:
+    """What a token needs for this: in the text, which people read, and as a field, for programs."""
+    if is_public(method.upper(), path):
+        operation["security"] = []
+        return
+    scope = needed_scope(method.upper(), path)
+    operation["x-scope"] = scope.value
+    text = operation.get("description", "")
+    operation["description"] = f"{text}\n\nNeeds the scope `{scope}`.".strip()
 
 
 def _errors(method: str, path: str, operation: Json) -> set[int]:

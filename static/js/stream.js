@@ -12,6 +12,17 @@ function show(state) {
   pill.textContent = state === "live" ? words.live : words.reconnecting;
 }
 
+// A stream does not tell why it was refused. Without a session any more (the token was revoked, say) the page asks for
+// another one.
+async function seeWhy() {
+  try {
+    const answer = await fetch(`${API}/workers`);
+    if (answer.status === 401) location.reload();
+  } catch {
+    // the server is away: the stream tries again by itself
+  }
+}
+
 // Opens the stream of these runs (none: the states of all). `cursors` maps run -> the last flush that is known.
 // `handlers` has functions by event: run, points, resync, gone; `open`, told whether it is a reconnection; and `state`,
 // told "live" or "waiting".
@@ -36,7 +47,9 @@ export function openStream(runs, cursors, handlers) {
     });
     source.addEventListener("error", () => {
       tell("waiting");
-      if (source.readyState === EventSource.CLOSED) setTimeout(connect, 3000);
+      if (source.readyState !== EventSource.CLOSED) return;
+      setTimeout(connect, 3000);
+      seeWhy();
     });
     for (const name of ["run", "points", "resync", "gone"]) {
       source.addEventListener(name, (event) => {
