@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -12,6 +11,7 @@ from sqlmodel import Session
 from app import runs
 from app.db import Database
 from app.errors import Conflict, TrainyardError
+from app.folders import delete_folder
 from app.settings import Settings
 
 Action = Literal["cancel", "delete", "tag"]
@@ -53,7 +53,7 @@ def act(
         _act_on_batch(db, ids[start : start + BATCH], change[action], done, failed)
     if action == "delete":
         for run_id in done:
-            shutil.rmtree(settings.runs_dir / run_id, ignore_errors=True)
+            delete_folder(settings.runs_dir, run_id)
     return Outcome(done, failed)
 
 

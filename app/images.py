@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from app.folders import find_file
+
 Pixels = NDArray[np.uint8]
 
 
@@ -42,14 +44,16 @@ def save_images(folder: Path, val_digest: str, read: Callable[[], Pixels]) -> No
 
 
 def has_images(folder: Path, val_digest: str) -> bool:
-    return (folder / f"{val_digest}.npy").is_file()
+    return find_file(folder, "", f"{val_digest}.npy") is not None
 
 
 def read_image(folder: Path, val_digest: str, index: int) -> Pixels | None:
     """One image [H, W, C]; None where the file or the index is not there."""
-    path = folder / f"{val_digest}.npy"
+    found = find_file(folder, "", f"{val_digest}.npy")
+    if found is None:
+        return None
     try:
-        images = _map(path, path.stat().st_mtime_ns)
+        images = _map(found.path, found.status.st_mtime_ns)
     except (OSError, ValueError):
         return None
     return images[index] if 0 <= index < len(images) else None

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
@@ -47,12 +49,33 @@ def make_celery(broker_url: str, **transport: float) -> Celery:
         broker_connection_max_retries=None,
         task_publish_retry=False,  # the row is committed first; the reaper publishes again
         worker_send_task_events=False,
+        worker_enable_remote_control=False,  # no command but a run's id comes through the broker
         worker_hijack_root_logger=False,
         task_track_started=False,
         task_default_queue=QUEUE,
         task_time_limit=None,
     )
     return celery
+
+
+def refuse_broker(urls: str) -> str | None:
+    """Why this Redis may not be used, or None: whoever reaches one without a password rules all workers' queue."""
+    for url in urls.split(";"):  # Celery takes several
+        parts = urlsplit(url)
+        guarded = parts.password or "ssl_certfile" in parts.query
+        if parts.scheme in ("redis", "rediss", "sentinel") and not guarded and not _is_here(parts.hostname):
+            return (
+                f"refusing to use the Redis at {parts.hostname} without a password: whoever reaches it could start and "
+                "stop runs here. Set `requirepass` there, and TRAINYARD_BROKER_URL to redis://:PASSWORD@HOST:6379/0"
+            )
+    return None
+
+
+def _is_here(host: str | None) -> bool:
+    try:
+        return host in (None, "", "localhost") or ip_address(host or "").is_loopback
+    except ValueError:  # a name
+        return False
 
 
 celery = make_celery(get_settings().broker_url)  # the worker's

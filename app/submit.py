@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from itertools import takewhile
 from typing import Any
 
 from app import listing, queue, runs
 from app.db import Database
 from app.errors import Invalid
+from app.folders import delete_folder
 from app.settings import Settings
 from ml.spec import RunSpec
 
@@ -42,9 +42,7 @@ def delete(db: Database, settings: Settings, run_id: str) -> None:
     """
     with db.begin() as s:
         runs.delete_run(s, run_id)
-    shutil.rmtree(
-        settings.runs_dir / run_id, ignore_errors=True
-    )  # the row was there, so the id is one of ours
+    delete_folder(settings.runs_dir, run_id)
 
 
 def publish(db: Database, run_ids: list[str]) -> None:

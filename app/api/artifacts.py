@@ -12,6 +12,7 @@ from starlette.responses import FileResponse
 from app import artifacts, listing, runs
 from app.api.deps import AppSettings, Db
 from app.errors import NotFound
+from app.folders import find_file
 from app.images import read_image, to_png
 from app.models import Run
 
@@ -69,9 +70,12 @@ def get_artifact(run_id: str, name: str, db: Db, settings: AppSettings) -> Respo
         }
         return Response(stored.content, media_type=stored.media_type, headers=headers)
     for pointer in _pointers(run):
-        path = _path(run, pointer, settings.runs_dir)
-        if pointer["file"] == name and path.is_file():
-            return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+        found = find_file(settings.runs_dir, run.id, pointer["file"]) if pointer["file"] == name else None
+        if found is not None:
+            path, status = found
+            return FileResponse(
+                path, media_type="application/octet-stream", filename=path.name, stat_result=status
+            )
     raise NotFound(
         f"run {run_id} has no artifact {name[:200]!r} here; GET .../artifacts lists what it has", "name"
     )
@@ -101,16 +105,10 @@ def _pointers(run: Run) -> list[Json]:
     return [pointer for pointer in (newest, (newest or {}).get("previous")) if pointer]
 
 
-def _path(run: Run, pointer: Json, runs_dir: Path) -> Path:
-    return runs_dir / run.id / Path(pointer["file"]).name
-
-
 def _checkpoint(run: Run, pointer: Json, runs_dir: Path) -> Json:
-    path = _path(run, pointer, runs_dir)
-    try:
-        status = path.stat()
-    except OSError:  # on another host, or already replaced by a newer one
-        status = None
+    # None on another host, or when a newer one has replaced it.
+    found = find_file(runs_dir, run.id, pointer["file"])
+    status = found.status if found else None
     return {
         "name": pointer["file"],
         "kind": "checkpoint",
