@@ -14,6 +14,7 @@ from sqlalchemy import delete
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from app.actor import actor
 from app.db import now
 from app.errors import NotFound
 from app.models import DRAIN_FINISH, DRAIN_NOW, Worker
@@ -39,7 +40,20 @@ def say_goodbye(s: Session, name: str) -> None:
     s.execute(delete(Worker).where(col(Worker.name) == name))
 
 
-def request_drain(s: Session, name: str, actor: str, *, at_once: bool) -> Worker:
+def read_wish(s: Session, name: str) -> str:
+    """What people want of this worker: see app.models.DRAINS."""
+    return s.exec(select(Worker.drain).where(col(Worker.name) == name)).first() or ""
+
+
+def describe_leaving(s: Session, name: str) -> str:
+    """Why a worker lets go of its runs, for their events."""
+    worker = s.get(Worker, name)
+    if worker is not None and worker.drain == DRAIN_NOW:
+        return f"worker {name} was drained by {worker.drain_by}"
+    return f"worker {name} shuts down"
+
+
+def request_drain(s: Session, name: str, *, at_once: bool) -> Worker:
     """Ask a worker that is here to take no more runs and to end; asking again may hurry it, never slow it down.
 
     Raises: NotFound.
@@ -51,7 +65,7 @@ def request_drain(s: Session, name: str, actor: str, *, at_once: bool) -> Worker
         )
     wish = DRAIN_NOW if at_once else DRAIN_FINISH
     if worker.drain != DRAIN_NOW and worker.drain != wish:
-        worker.drain, worker.drain_by = wish, actor
+        worker.drain, worker.drain_by = wish, actor()
         s.add(worker)
     return worker
 

@@ -25,6 +25,7 @@ from trainyard.errors import NotReachable, TrainyardError
 from trainyard.flags import flag, read_spec, with_spec_flags
 from trainyard.progress import STATE_STYLE, exit_code, follow, numbers
 from trainyard.records import Run
+from trainyard.tables import worker_table
 from trainyard.token_commands import password_app, token_app
 
 CLI_RETRY_S = 1.0  # a person waits for the answer
@@ -222,6 +223,39 @@ def cancel(runs: Runs, url: Url = None, token: Token = None) -> None:
             console.print(
                 Text(f"{run.id}  {'stopping' if run.state == 'running' else run.state}"), soft_wrap=True
             )
+
+
+@app.command("workers")
+def list_workers(as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+    """List the workers that are there, and what they do."""
+    with _connected(url, token) as client:
+        found = client.workers()
+    if as_json:
+        _print_json(found)
+    elif found:
+        console.print(worker_table(found))
+    else:
+        console.print("No worker is here. Start one with: trainyard worker")
+
+
+@app.command()
+def drain(
+    name: Annotated[str, typer.Argument(help="As `trainyard workers` shows it.", show_default=False)],
+    now: Annotated[
+        bool, typer.Option("--now", help="Do not wait for its runs: they go on elsewhere, from a checkpoint.")
+    ] = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Let a worker end: it takes no more runs, and stops once those it has are over."""
+    with _connected(url, token) as client:
+        asked = client.drain(name, now=now)
+    left = len(asked["running"])
+    rest = "they are given back" if now else f"it ends when {'it is' if left == 1 else 'they are'} over"
+    text = (
+        f"{name}  draining; {left} {'run' if left == 1 else 'runs'}, {rest}" if left else f"{name}  draining"
+    )
+    console.print(Text(text), soft_wrap=True)
 
 
 @app.command()

@@ -168,6 +168,20 @@ class Client:
         """A new run with the same spec."""
         return self._act(run_id, "clone", repeatable=False)
 
+    def workers(self) -> list[dict[str, Any]]:
+        """Who is there to train, as the API tells it."""
+        found: list[dict[str, Any]] = self._http.call("GET", "/api/v1/workers")["workers"]
+        return found
+
+    def drain(self, worker: str, *, now: bool = False) -> dict[str, Any]:
+        """Ask a worker to take no more runs and to end: once its runs are over, or `now`, and they go on elsewhere.
+
+        Raises: TrainyardError, 404 when it is not there.
+        """
+        path = f"/api/v1/workers/{quote(worker, safe='')}/drain"
+        asked: dict[str, Any] = self._http.call("POST", path, body={"now": now}, repeatable=True)
+        return asked
+
     def external(
         self,
         name: str,

@@ -222,6 +222,13 @@ class Launcher:
                     child.start()
             elif not child.running:
                 code, back_off_s = child.bury()
+                if child.name == "worker" and code == 0:  # somebody drained it
+                    self._children.remove(child)
+                    say(
+                        self._console,
+                        "The worker has ended, as it was asked to; the pages stay. Runs wait for another.",
+                    )
+                    return
                 if back_off_s is None:
                     show_log(self._console, child.log)
                     raise Refused(f"{child.name} keeps ending with code {code}; its last lines are above")

@@ -13,15 +13,18 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app import logs, runs
+from sqlmodel import Session
+
+from app import logs, runs, workers
 from app.db import Database
-from app.errors import NotFound, TrainyardError
+from app.errors import NotFound, TrainyardError, Unavailable
 from app.models import RUNNING, Run
 from app.settings import Settings
 from worker.job import Job
 from worker.room import Room
 from worker.slots import Slots, TrainerProcess
 from worker.trainer_exit import describe_exit, read_tail
+from worker.writes import FIRST_S, LAST_S
 
 log = logging.getLogger(__name__)
 
@@ -34,39 +37,75 @@ ENDING_S = 10.0  # after its run has ended elsewhere, a trainer may take so long
 
 @dataclass
 class Supervisor:
-    """What the task needs, one a worker. `stopping` is set when the worker shuts down."""
+    """What the task needs, one a worker.
+
+    `leaving` is set when it takes no more runs, `stopping` when it lets go of those it has. `running` has the run of
+    each slot.
+    """
 
     db: Database
     settings: Settings
     slots: Slots
     name: str
+    leaving: threading.Event = field(default_factory=threading.Event)
     stopping: threading.Event = field(default_factory=threading.Event)
-    running: set[str] = field(default_factory=set)
+    running: dict[int, str] = field(default_factory=dict)
+
+    claiming: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.room = Room(self.db, self.settings, self.name)
 
     def supervise(self, run_id: str) -> None:
         """Train the run if it is still to be had; returns when its attempt is over."""
-        if self.stopping.is_set() or not isinstance(run_id, str):
+        if self.leaving.is_set() or not isinstance(run_id, str):
             return  # it stays queued in the database, and is published again; what is no id came from elsewhere
         slot = self.slots.acquire()
         try:
-            if not self.room.wait(run_id, self.stopping):
-                return
-            with self.db.begin() as s:
-                run = runs.claim_run(s, run_id, self.name, self.settings.lease_s)
+            run = self.claim(run_id, slot)
             if run is not None:
                 with logs.bind(run=run.id, attempt=run.attempt, slot=slot):
                     self.attempt(run, slot)
         except TrainyardError as error:
             log.warning("run %s: %s", run_id, error.message)
         finally:
-            self.running.discard(run_id)
+            self.running.pop(slot, None)
             self.slots.release(slot)
 
+    def claim(self, run_id: str, slot: int) -> Run | None:
+        """The run, ours now; None when it is not to be had, or when we leave before the database answers.
+
+        A message is gone once it is taken, so while the database is away it is held here, with its slot.
+        """
+        delay_s = FIRST_S
+        in_doubt = False
+        while not self.leaving.is_set():
+            try:
+                if not self.room.wait(run_id, self.leaving):
+                    return None
+                with self.claiming, self.db.begin() as s:
+                    if in_doubt:
+                        self.undo_claim(s, run_id)
+                    run = runs.claim_run(s, run_id, self.name, self.settings.lease_s)
+                    if run is not None:
+                        self.running[slot] = run_id
+                return run
+            except Unavailable as error:
+                self.running.pop(slot, None)
+                log.warning("run %s waits for the database: %s", run_id, error.message)
+                in_doubt = True
+            self.leaving.wait(delay_s)
+            delay_s = min(delay_s * 2, LAST_S)
+        return None
+
+    def undo_claim(self, s: Session, run_id: str) -> None:
+        """A commit whose answer was lost may have been done: then the run is ours, and nobody trains it."""
+        run = runs.get_run(s, run_id, lock=True)
+        if run.state == RUNNING and run.worker == self.name and run_id not in self.running.values():
+            why = f"worker {self.name} lost the database as it took the run"
+            runs.release_run(s, run_id, run.attempt, self.name, why)
+
     def attempt(self, run: Run, slot: int) -> None:
-        self.running.add(run.id)
         log_path = self.settings.runs_dir / run.id / f"attempt-{run.attempt}.log"
         trainer = self.slots.take(slot)
         log.info("a trainer has the run")
@@ -81,7 +120,9 @@ class Supervisor:
 
     def record_exit(self, run: Run, code: int, log_path: Path) -> None:
         """When the trainer did not end its run itself, do it for it, at once instead of when the lease expires."""
-        delay = 0.25
+        tail = read_tail(log_path)
+        ended = describe_exit(code, tail)
+        delay_s, tried_s = FIRST_S, 0.0
         while True:
             try:
                 with self.db.begin() as s:
@@ -90,22 +131,23 @@ class Supervisor:
                         return
                     if self.stopping.is_set():
                         # We ended it before it could let go itself: no fault of the run.
-                        why = f"the worker shuts down; {describe_exit(code)}"
+                        why = f"{workers.describe_leaving(s, self.name)}; {ended}"
                         runs.release_run(s, run.id, run.attempt, self.name, why)
                         return
                     state = runs.give_back(
-                        s, current, self.name, describe_exit(code),
-                        max_failures=self.settings.max_failures, tail=read_tail(log_path),
-                    )  # fmt: skip
-                log.warning("run %s: %s; now %s", run.id, describe_exit(code), state)
+                        s, current, self.name, ended, max_failures=self.settings.max_failures, tail=tail
+                    )
+                log.warning("run %s: %s; now %s", run.id, ended, state)
                 return
             except NotFound:
                 return
             except TrainyardError as error:
                 log.warning("run %s: %s", run.id, error.message)
-            if self.stopping.wait(delay):
+            if self.stopping.is_set() and tried_s >= LAST_S:
                 return  # the lease expires, and the reaper does it
-            delay = min(delay * 2, 5.0)
+            time.sleep(delay_s)
+            tried_s += delay_s
+            delay_s = min(delay_s * 2, LAST_S)
 
 
 class Watch:
@@ -123,11 +165,26 @@ class Watch:
             except subprocess.TimeoutExpired:
                 pass
             try:
+                self.obey()
                 self.look()
             except NotFound:
                 self.trainer.signal(signal.SIGKILL)
             except TrainyardError as error:
                 log.warning("run %s: %s", self.run.id, error.message)
+
+    def obey(self) -> None:
+        """When the worker lets go, so must the trainer, whether or not the database answers."""
+        stopped = self.lasted("stop", self.supervisor.stopping.is_set())
+        if self.supervisor.stopping.is_set():
+            self.terminate()
+        if stopped > SHUTDOWN_KILL_S:
+            self.trainer.signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """SIGTERM, once."""
+        if "term" not in self.since:
+            self.lasted("term", True)
+            self.trainer.signal(signal.SIGTERM)
 
     def look(self) -> None:
         db, mine = self.supervisor.db, self.run.attempt
@@ -142,11 +199,9 @@ class Watch:
         if current.state != RUNNING and self.lasted("ended", True) > ENDING_S:
             self.trainer.signal(signal.SIGKILL)
         asked = self.lasted("cancel", current.cancel_requested)
-        stopped = self.lasted("stop", self.supervisor.stopping.is_set())
-        if (self.supervisor.stopping.is_set() or asked > CANCEL_TERM_S) and "term" not in self.since:
-            self.lasted("term", True)
-            self.trainer.signal(signal.SIGTERM)
-        if asked > CANCEL_KILL_S or stopped > SHUTDOWN_KILL_S:
+        if asked > CANCEL_TERM_S:
+            self.terminate()
+        if asked > CANCEL_KILL_S:
             self.trainer.signal(signal.SIGKILL)
         return None
 

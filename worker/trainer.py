@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from sqlmodel import Session
 
-from app import runs
+from app import logs, runs, workers
 from app.db import Database
 from app.disk import FULL, describe_error
-from app.errors import Fenced
+from app.errors import Fenced, TrainyardError
 from app.models import CANCELED, FAILED, FINISHED, PAUSED
 from app.settings import Settings, get_settings
 from ml.data import load_dataset
@@ -75,14 +75,16 @@ class Trainer:
                 self.ask_for_snapshot()
         except Interrupted:
             return self.let_go()
-        except (ValueError, RuntimeError) as error:
-            log.exception("the training failed")
-            return self.fail(error)
         except OSError as error:
             if error.errno not in FULL:
                 raise
             log.exception("the disk is full")
             return self.end_full(describe_error(error))
+        except (MemoryError, TrainyardError):
+            raise  # it may go better the next time
+        except Exception as error:
+            log.exception("the training failed")  # as it would again: the same spec does the same
+            return self.fail(error)
         self.reporter.close()
         if self.checkpoints.unsaved is not None:
             return self.end_full(f"the last checkpoint could not be written: {self.checkpoints.unsaved}")
@@ -150,12 +152,14 @@ class Trainer:
             return self.end_full(f"the last checkpoint could not be written: {unsaved}")
         if flags.pause:
             return self.end(PAUSED, "paused after a checkpoint")
-        reason = "the worker shuts down; the run waits for another"
-        if unsaved is not None:
-            reason = f"the worker shuts down without a checkpoint: {unsaved}"
-        run_id, attempt, worker = self.job.run_id, self.job.attempt, self.job.worker
-        self.insist("the release", lambda s: runs.release_run(s, run_id, attempt, worker, reason))
+        self.insist("the release", lambda s: self.release(s, unsaved))
         return None
+
+    def release(self, s: Session, unsaved: str | None) -> None:
+        reason = workers.describe_leaving(s, self.job.worker)
+        if unsaved is not None:
+            reason = f"{reason} without a checkpoint: {unsaved}"
+        runs.release_run(s, self.job.run_id, self.job.attempt, self.job.worker, reason)
 
     def end_full(self, why: str) -> None:
         """For want of disk space. What was trained since the last checkpoint can only be had again from there."""
@@ -220,12 +224,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which then stops us
     settings = get_settings()
+    logs.configure(settings)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     job = read_job()
     if job is None:
         return EXIT_ORPHANED
     send_output_to(Path(job.log))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logs.bind_process(run=job.run_id, attempt=job.attempt, worker=job.worker)
+    log.info("the attempt begins: %s on %s", job.spec["model"], job.spec["dataset"])
     threading.Thread(target=watch_supervisor, name="watchdog", daemon=True).start()
     try:
         Trainer(job, settings, stop).run()

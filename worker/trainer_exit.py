@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from contextlib import suppress
 from pathlib import Path
 
 TAIL_LINES = 60
+MAX_LINE = 300  # characters of a log's last line
 
 
-def describe_exit(code: int) -> str:
-    """`-9` becomes words that say what probably happened."""
+def describe_exit(code: int, tail: str = "") -> str:
+    """`-9` becomes words that say what probably happened; `tail` is its log's end, whose last line may say why."""
     if code == -signal.SIGKILL:
-        return "the trainer was killed (signal 9; out of memory?)"
+        return "the trainer was killed by signal 9, perhaps out of memory"
     if code < 0:
         return f"the trainer was ended by signal {-code} ({signal.Signals(-code).name})"
+    last = tail.rstrip().rpartition("\n")[2].strip()
+    if re.match(r"[A-Za-z_.]+(Error|Exception)\b", last):
+        return f"the trainer exited with code {code}: {last[:MAX_LINE]}"
     return f"the trainer exited with code {code}"
 
 

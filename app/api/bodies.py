@@ -120,6 +120,12 @@ class FinishBody(Body):
     error: Notes | None = None
 
 
+class DrainBody(Body):
+    now: bool = Field(
+        False, description="True: give its runs back at once, after a checkpoint; else let them end first."
+    )
+
+
 class MetricsBody(Body):
     """Columns: `values[m][i]` was measured at `step[i]` (and `time[i]`, Unix seconds). Null: nothing measured there."""
 

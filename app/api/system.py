@@ -7,8 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app import catalog, listing, queue, workers
+from app.api.bodies import DrainBody
 from app.api.deps import AppSettings, Db
 from app.errors import Unavailable
+from app.models import Worker
 from app.security import CALLER
 
 router = APIRouter()
@@ -44,20 +46,28 @@ def get_catalog(settings: AppSettings) -> Json:
 def get_workers(db: Db) -> Json:
     with db.read() as s:
         present = workers.list_present(s)
+    return {"workers": [worker_json(worker) for worker in present]}
+
+
+@router.post("/api/v1/workers/{name}/drain", status_code=202, tags=["system"], summary="Let a worker end")
+def drain_worker(name: str, db: Db, body: DrainBody | None = None) -> Json:
+    """It takes no more runs and ends once those it has are over; with `now` they go on elsewhere from a checkpoint."""
+    with db.begin() as s:
+        return worker_json(workers.request_drain(s, name, at_once=body is not None and body.now))
+
+
+def worker_json(worker: Worker) -> Json:
     return {
-        "workers": [
-            {
-                "name": w.name,
-                "host": w.host,
-                "slots": w.slots,
-                "devices": w.devices,
-                "running": w.running,
-                "note": w.note,
-                "started_at": listing.iso(w.started_at),
-                "seen_at": listing.iso(w.seen_at),
-            }
-            for w in present
-        ]
+        "name": worker.name,
+        "host": worker.host,
+        "state": "draining" if worker.drain else "ready",
+        "drained_by": worker.drain_by or None,
+        "slots": worker.slots,
+        "devices": worker.devices,
+        "running": worker.running,
+        "note": worker.note,
+        "started_at": listing.iso(worker.started_at),
+        "seen_at": listing.iso(worker.seen_at),
     }
 
 
@@ -65,7 +75,7 @@ def get_workers(db: Db) -> Json:
 def get_queue(db: Db) -> Json:
     with db.read() as s:
         waiting = listing.briefs(s, listing.list_waiting(s))
-        free = sum(w.slots - len(w.running) for w in workers.list_present(s))
+        free = sum(w.slots - len(w.running) for w in workers.list_present(s) if not w.drain)
     return {
         "free_slots": max(0, free),
         "waiting": [{"position": i, **row} for i, row in enumerate(waiting, 1)],

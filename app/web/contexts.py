@@ -163,6 +163,8 @@ class WrongPage(Page):
 @dataclass(frozen=True)
 class WorkerRow:
     name: str
+    drain: str  # what was asked of it already: see app.models.DRAINS
+    leaving: str  # what that means, or empty
     host: str
     slots: str
     devices: str

@@ -7,18 +7,18 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from sqlmodel import Session, col, select
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 
 from app import listing, workers
 from app.db import now
 from app.disk import describe_shortage
 from app.errors import NotFound
 from app.listing import Filter
-from app.models import Run, Worker
+from app.models import DRAIN_FINISH, DRAIN_NOW, Run, Worker
 from app.settings import ROOT, Settings
 from app.web import formats
 from app.web.contexts import DocsPage, Fact, ModelPage, OptionRow, WaitingRow, WorkerRow, WorkersPage
-from app.web.deps import AppSettings, Db
+from app.web.deps import AppSettings, Db, Posted
 from app.web.forms import Choice, choice_title
 from app.web.i18n import _, ngettext, sentence
 from app.web.render import local_url, render
@@ -60,6 +60,8 @@ def _worker(s: Session, worker: Worker, at: float) -> WorkerRow:
     running = s.exec(select(Run).where(col(Run.id).in_(worker.running))).all() if worker.running else []
     return WorkerRow(
         name=worker.name,
+        drain=worker.drain,
+        leaving=_leaving(worker),
         host=worker.host,
         slots=_("{busy} of {all} busy").format(busy=len(worker.running), all=worker.slots),
         devices=", ".join(sentence(device) for device in worker.devices) or formats.DASH,
@@ -68,6 +70,22 @@ def _worker(s: Session, worker: Worker, at: float) -> WorkerRow:
         since=_("up for {time}").format(time=formats.duration(at - worker.started_at)),
         note=_("Starts no run: {why}.").format(why=sentence(worker.note)) if worker.note else "",
     )
+
+
+def _leaving(worker: Worker) -> str:
+    who = sentence(worker.drain_by)
+    if worker.drain == DRAIN_NOW:
+        return _("Gives its runs back and ends; they go on elsewhere (asked by {who}).").format(who=who)
+    if worker.drain == DRAIN_FINISH:
+        return _("Takes no more runs, and ends when those it has are over (asked by {who}).").format(who=who)
+    return ""
+
+
+@router.post("/workers/{name}/drain", name="drain_worker")
+def drain_worker(request: Request, name: str, db: Db, posted: Posted) -> Response:
+    with db.begin() as s:
+        workers.request_drain(s, name, at_once=posted.get("how") == DRAIN_NOW)
+    return RedirectResponse(local_url(request, "page_workers"), 303)
 
 
 def _summary(slots: int, busy: int, waiting: int) -> str:

@@ -36,6 +36,7 @@ RETURNING = {
     "_unknown",
     "_remedy",
     "describe_exit",
+    "describe_leaving",
     "describe_return",
     "describe_shortage",
     "describe_error",
