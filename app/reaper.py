@@ -10,6 +10,8 @@ import time
 
 from app import counters, queue, runs
 from app.db import Database
+from app.leftovers import remove_leftovers
+from app.models import QUEUED
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,8 @@ class Reaper:
             for run_id, state in reaped:
                 counters.count(counters.REAPED, label=state)
                 log.warning("reaper: run %s lost its worker, now %s", run_id, state, extra={"run": run_id})
+                if state != QUEUED:  # otherwise the next attempt's worker does it
+                    remove_leftovers(self._db, self._settings.runs_dir, run_id)
         for place, run_id in enumerate(forgotten):
             if not queue.publish(run_id):
                 left = forgotten[place:]

@@ -18,6 +18,7 @@ from sqlmodel import Session
 from app import logs, runs, workers
 from app.db import Database
 from app.errors import NotFound, TrainyardError, Unavailable
+from app.leftovers import remove_leftovers
 from app.models import RUNNING, Run
 from app.settings import Settings
 from worker.job import Job
@@ -117,6 +118,7 @@ class Supervisor:
         finally:
             trainer.close()
         self.record_exit(run, code, log_path)
+        remove_leftovers(self.db, self.settings.runs_dir, run.id, run.attempt)
 
     def record_exit(self, run: Run, code: int, log_path: Path) -> None:
         """When the trainer did not end its run itself, do it for it, at once instead of when the lease expires."""
