@@ -29,7 +29,7 @@ from tests.soak.grounds import Grounds
 
 STRAY_S = 60.0
 STUCK_S = 60.0  # a running run whose row was not written for so long hangs
-SETTLE_S = 2.0  # a trainer whose run has ended may still have to remove a checkpoint
+SETTLE_S = 3.0  # after a run's last trainer has ended, its supervisor may still have to remove a checkpoint
 BREAKDOWNS = re.compile(r"^.*(?:tick failed|incident [0-9a-f]{8}|Traceback).*$", re.MULTILINE)
 
 
@@ -43,6 +43,7 @@ class Inspector:
     looks: int = 0
     points: int = 0
     strays: dict[psutil.Process, float] = field(default_factory=dict)
+    quiet: dict[str, float] = field(default_factory=dict)  # since when nothing works on a run that has ended
     attempts: list[int] = field(default_factory=list)
     ended: dict[str, int] = field(default_factory=dict)
 
@@ -143,9 +144,9 @@ class Inspector:
         assert ticket.run_id is not None
         yard = self.grounds.yard
         run = yard.run(ticket.run_id)
-        if run.state not in ENDED or ticket.resume_at is not None or time.time() - run.updated_at < SETTLE_S:
-            return
-        if yard.trainers_of(run.id):
+        over = run.state in ENDED and ticket.resume_at is None and not yard.trainers_of(run.id)
+        self.quiet[run.id] = self.quiet.get(run.id, time.monotonic()) if over else time.monotonic()
+        if not over or time.monotonic() - self.quiet[run.id] < SETTLE_S:
             return
         assert run.state != FAILED, f"failed: {run.error}"
         if run.attempt:
