@@ -259,6 +259,54 @@ def test_a_worker_that_is_stopped_gives_its_run_back_uncharged(yard: Yard) -> No
     yard.wait_state(run_id, "canceled")
 
 
+def drain(yard: Yard, **body: Any) -> Json:
+    (worker,) = yard.http.get("/api/v1/workers").raise_for_status().json()["workers"]
+    answer = yard.http.post(f"/api/v1/workers/{worker['name']}/drain", json=body).raise_for_status()
+    drained: Json = answer.json()
+    return drained
+
+
+def test_a_drained_worker_ends_its_run_and_takes_no_other(yard: Yard) -> None:
+    worker = yard.add_worker(slots=1)
+    run_id = yard.submit(**LONG)
+    yard.wait_steps(run_id, 5)
+    assert drain(yard)["state"] == "draining"
+    waiting = yard.submit(**QUICK)
+    yard.wait_steps(run_id, yard.get(run_id)["step"] + 50)  # it goes on
+    page = yard.http.get("/workers").text
+    assert "Takes no more runs, and ends when those it has are over (asked by user)" in page
+    yard.ask(run_id, "cancel")
+    assert worker.popen.wait(60) == 0
+    assert yard.get(run_id)["state"] == "canceled"
+    assert (yard.get(waiting)["state"], yard.get(waiting)["attempt"]) == ("queued", 0)
+    assert yard.http.get("/api/v1/workers").json() == {"workers": []}
+    yard.ask(waiting, "cancel")
+
+
+def test_a_worker_drained_at_once_gives_its_run_back_uncharged(yard: Yard) -> None:
+    worker = yard.add_worker(slots=1)
+    run_id = yard.submit(**LONG)
+    yard.wait_steps(run_id, 5)
+    drain(yard)
+    name = drain(yard, now=True)["name"]  # hurried
+    assert worker.popen.wait(60) == 0
+    run = yard.get(run_id)
+    reason = f"worker {name} was drained by user; resumes from step {run['step']:,}"
+    assert (run["state"], run["events"][-1]["reason"]) == ("queued", reason)
+    yard.ask(run_id, "cancel")
+
+
+def test_a_drained_worker_still_obeys_sigterm(yard: Yard) -> None:
+    worker = yard.add_worker(slots=1)
+    run_id = yard.submit(**LONG)
+    yard.wait_steps(run_id, 5)
+    drain(yard)
+    wait_for(lambda: "no more runs are taken" in worker.output(), "the drain", 30, process=worker)
+    assert worker.stop(signal.SIGTERM, 40) == 0
+    assert "shuts down" in yard.get(run_id)["events"][-1]["reason"]
+    yard.ask(run_id, "cancel")
+
+
 def test_a_run_whose_trainers_keep_dying_is_given_up(tmp_path: Path) -> None:
     with a_yard(tmp_path, MAX_FAILURES="2") as yard:
         worker = yard.add_worker(slots=1)
