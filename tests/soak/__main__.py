@@ -51,13 +51,19 @@ class Killer:
         self.grounds, self.chance = grounds, random.Random(seed)
         self.open: list[tuple[str, float, Strike]] = []
         self.seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-        self.strikes: dict[str, int] = dict.fromkeys(KINDS, 0)
         self.failures: list[str] = []
         self.next_at = time.monotonic()
 
     def tick(self, *, strike: bool) -> Iterator[str]:
         """Go on with what was begun, and begin something new when it is time. Yields a line for each that is over."""
+        if strike and time.monotonic() > self.next_at:
+            self.next_at = time.monotonic() + self.chance.uniform(*STRIKE_S)
+            self._begin()
         for kind, began, course in list(self.open):
+            if time.monotonic() - began > RECOVER_S:
+                self.open.remove((kind, began, course))
+                self.failures.append(f"{kind}: not mended after {RECOVER_S:g} s")
+                continue
             try:
                 next(course)
             except StopIteration as over:
@@ -68,19 +74,11 @@ class Killer:
             except AssertionError as error:
                 self.open.remove((kind, began, course))
                 self.failures.append(f"{kind}: {error}")
-            else:
-                if time.monotonic() - began > RECOVER_S:
-                    self.open.remove((kind, began, course))
-                    self.failures.append(f"{kind}: not mended after {RECOVER_S:g} s")
-        if strike and time.monotonic() > self.next_at:
-            self.next_at = time.monotonic() + self.chance.uniform(*STRIKE_S)
-            self._begin()
 
     def _begin(self) -> None:
         kind = self.chance.choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0]
         if any(ALONE.get(kind, kind) == ALONE.get(other) for other, _, _ in self.open):
             return
-        self.strikes[kind] += 1
         self.open.append((kind, time.monotonic(), KINDS[kind][1](self.grounds, self.chance)))
 
 
@@ -142,7 +140,9 @@ def print_table(killer: Killer, inspector: Inspector, title: str, began: float) 
     for kind, seconds in killer.seconds.items():
         middle = f"{statistics.median(seconds):.2f} s" if seconds else "-"
         longest = f"{max(seconds):.2f} s" if seconds else "-"
-        print(f"| {kind:20} | {killer.strikes[kind]:>6} | {len(seconds):>9} | {middle:>8} | {longest:>8} |")
+        print(
+            f"| {kind:20} | {killer.grounds.strikes[kind]:>6} | {len(seconds):>9} | {middle:>8} | {longest:>8} |"
+        )
     ended = ", ".join(f"{count} {state}" for state, count in sorted(inspector.ended.items()))
     wishes = ", ".join(f"{count} x {wish}" for wish, count in sorted(inspector.crowd.asked.items()))
     attempts = inspector.attempts or [0]

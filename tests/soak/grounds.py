@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 
 class Grounds:
-    """A yard whose parts come and go. `down` names those that were struck and are not back yet."""
+    """A yard whose parts come and go. `down` names those that were struck and are not back yet, `strikes` counts."""
 
     def __init__(self, yard: Yard, ours: ExitStack, beneath: ExitStack, postgres: Postgres | None) -> None:
         self.yard, self.postgres = yard, postgres
@@ -37,6 +38,7 @@ class Grounds:
         self.database = postgres.process if postgres else None
         self.workers: dict[int, tuple[Process, ExitStack]] = {}
         self.down: set[str] = set()
+        self.strikes: Counter[str] = Counter()
 
     # -- what the database tells, while it is there -----------------------------------------------------------
 

@@ -23,14 +23,14 @@ Strike: TypeAlias = Generator[None, None, float | None]
 
 def kill_trainer(grounds: Grounds, chance: random.Random) -> Strike:
     """The kernel ends one that takes too much memory."""
-    return (yield from _strike_trainer(grounds, chance, signal.SIGKILL))
+    return (yield from _strike_trainer(grounds, chance, signal.SIGKILL, "trainer killed"))
 
 
 def hang_trainer(grounds: Grounds, chance: random.Random) -> Strike:
-    return (yield from _strike_trainer(grounds, chance, signal.SIGSTOP))
+    return (yield from _strike_trainer(grounds, chance, signal.SIGSTOP, "trainer hung"))
 
 
-def _strike_trainer(grounds: Grounds, chance: random.Random, sig: signal.Signals) -> Strike:
+def _strike_trainer(grounds: Grounds, chance: random.Random, sig: signal.Signals, kind: str) -> Strike:
     running, busy = grounds.running(), grounds.busy_trainers()
     busy = [(run_id, trainer) for run_id, trainer in busy if run_id in running]
     if not busy:
@@ -41,6 +41,7 @@ def _strike_trainer(grounds: Grounds, chance: random.Random, sig: signal.Signals
         trainer.send_signal(sig)
     except psutil.NoSuchProcess:
         return None
+    grounds.strikes[kind] += 1
     return (yield from _until_let_go(grounds, {run_id: running[run_id]}, at))
 
 
@@ -59,6 +60,7 @@ def kill_worker(grounds: Grounds, chance: random.Random) -> Strike:
     number = chance.choice(sorted(grounds.workers))
     held = grounds.running(grounds.worker_name(number))
     at = time.time()
+    grounds.strikes["worker killed"] += 1
     grounds.kill_worker(number)
     yield from wait(chance.uniform(0, 4))
     grounds.start_worker(number)
@@ -72,6 +74,7 @@ def restart_worker(grounds: Grounds, chance: random.Random) -> Strike:
     grounds.down.add(f"worker {number}")
     at = time.time()
     process.popen.send_signal(signal.SIGTERM)
+    grounds.strikes["worker restarted"] += 1
     return (yield from _replace_ended(grounds, number, process, at))
 
 
@@ -88,6 +91,7 @@ def drain_worker(grounds: Grounds, chance: random.Random) -> Strike:
     except TrainyardError:
         return None  # the worker is not there yet
     grounds.down.add(f"worker {number}")
+    grounds.strikes["worker drained"] += 1
     return (yield from _replace_ended(grounds, number, process, at))
 
 
@@ -104,10 +108,12 @@ def _replace_ended(grounds: Grounds, number: int, process: Process, at: float) -
 
 
 def kill_web(grounds: Grounds, chance: random.Random) -> Strike:
+    grounds.strikes["web killed"] += 1
     return (yield from _strike_web(grounds, chance, signal.SIGKILL))
 
 
 def restart_web(grounds: Grounds, chance: random.Random) -> Strike:
+    grounds.strikes["web restarted"] += 1
     return (yield from _strike_web(grounds, chance, signal.SIGTERM))
 
 
@@ -130,6 +136,7 @@ def _strike_web(grounds: Grounds, chance: random.Random, sig: signal.Signals) ->
 def kill_redis(grounds: Grounds, chance: random.Random) -> Strike:
     """It comes back empty. The time until a run is claimed again, which may have to wait for a free slot."""
     grounds.down.add("Redis")
+    grounds.strikes["Redis killed"] += 1
     kill(grounds.yard.redis.process)
     yield from wait(chance.uniform(0.5, 8))
     grounds.start_redis()
@@ -143,6 +150,7 @@ def kill_redis(grounds: Grounds, chance: random.Random) -> Strike:
 def take_database(grounds: Grounds, chance: random.Random) -> Strike:
     """Postgres is stopped at once and comes back; of SQLite another process holds the lock, at times for longer than
     anybody waits for it. The time until something is written again."""
+    grounds.strikes["database away"] += 1
     if grounds.postgres is None:
         at = yield from _lock_sqlite(grounds, chance.uniform(1, 14))
     else:
