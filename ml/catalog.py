@@ -44,6 +44,16 @@ class AlexNetOptions(ModelOptions):
     )
 
 
+class MLPOptions(ModelOptions):
+    layers: int = Field(
+        2, ge=1, le=8, title="Hidden layers", description="Linear layers with ReLU before the last."
+    )
+    width: int = Field(256, ge=1, le=4_096, title="Width", description="Units of a hidden layer.")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, title="Dropout", description="Chance that a hidden unit is dropped."
+    )
+
+
 class ResNetOptions(ModelOptions):
     residual: bool = Field(
         True,
@@ -138,6 +148,16 @@ MODELS: dict[str, Model] = {
             },
         ),
         Model(
+            "mlp",
+            "MLP",
+            "Two hidden linear layers over the pixels in a row: the baseline without convolutions.",
+            "Rumelhart, Hinton, Williams 1986, Learning representations by back-propagating errors",
+            "ml.models.mlp:build",
+            269_322,
+            MLPOptions,
+            {"optimizer": "adamw", "lr": 0.001, "schedule": "onecycle"},
+        ),
+        Model(
             "alexnet",
             "AlexNet",
             "Five convolutions and three linear layers with ReLU and dropout, scaled to 28x28.",
@@ -168,12 +188,42 @@ MODELS: dict[str, Model] = {
             {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
         ),
         Model(
+            "resnet56",
+            "ResNet-56",
+            "The paper's CIFAR family with nine blocks a stage: deep enough that the plain net falls behind.",
+            "He et al. 2016, Deep residual learning for image recognition, section 4.2",
+            "ml.models.resnet:resnet56",
+            852_730,
+            ResNetOptions,
+            {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
+        ),
+        Model(
             "resnet18",
             "ResNet-18",
             "The paper's ImageNet net with a 3x3 stem for small images; wants a GPU for full MNIST.",
             "He et al. 2016, Deep residual learning for image recognition, table 1",
             "ml.models.resnet:resnet18",
             11_172_810,
+            ResNetOptions,
+            {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
+        ),
+        Model(
+            "resnet34",
+            "ResNet-34",
+            "The paper's ImageNet net with 34 layers and a 3x3 stem for small images; wants a GPU.",
+            "He et al. 2016, Deep residual learning for image recognition, table 1",
+            "ml.models.resnet:resnet34",
+            21_280_970,
+            ResNetOptions,
+            {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
+        ),
+        Model(
+            "resnet50",
+            "ResNet-50",
+            "The paper's ImageNet net of bottleneck blocks and a 3x3 stem for small images; wants a GPU.",
+            "He et al. 2016, Deep residual learning for image recognition, table 1 and figure 5",
+            "ml.models.resnet:resnet50",
+            23_519_690,
             ResNetOptions,
             {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
         ),
@@ -229,6 +279,20 @@ DATASETS: dict[str, Dataset] = {
                 "Bag",
                 "Ankle boot",
             ),
+        ),
+        Dataset(
+            "kmnist",
+            "KMNIST",
+            "70,000 handwritten Japanese characters in MNIST's format; harder than digits.",
+            "ml.data:load_kmnist",
+            (1, 28, 28),
+            10,
+            60_000,
+            10_000,
+            _idx_files("KMNIST"),
+            21,
+            # The ten rows of hiragana that it has a character of each, as its paper numbers them.
+            ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
         ),
     )
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.datasets import MNIST, FashionMNIST
+from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 
 from ml.catalog import DATASETS
 from ml.download import DatasetUnavailable, Progress, ensure_files
@@ -85,6 +85,11 @@ def load_mnist(root: Path, progress: Progress | None = None) -> Split:
 def load_fashion_mnist(root: Path, progress: Progress | None = None) -> Split:
     """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017) as torchvision reads it; test images for validation."""
     return _load_idx("fashion-mnist", FashionMNIST, root, progress)
+
+
+def load_kmnist(root: Path, progress: Progress | None = None) -> Split:
+    """KMNIST (Clanuwat et al. 2018) as torchvision reads it; the test images are the validation set."""
+    return _load_idx("kmnist", KMNIST, root, progress)
 
 
 def subset(images: Tensor, labels: Tensor, size: int | None, seed: int) -> tuple[Tensor, Tensor]:

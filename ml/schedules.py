@@ -8,8 +8,10 @@ import math
 WARM_UP = 0.3  # share of the steps in which one-cycle rises
 
 
-def learning_rate(schedule: str, peak: float, done: int, total: int) -> float:
+def learning_rate(schedule: str, peak: float, done: int, total: int, warmup: int = 0) -> float:
     """The rate of the step after `done` of `total` steps; `peak` is the spec's `lr`.
+
+    In the first `warmup` steps it rises evenly, from peak / warmup to peak; the schedule has the steps after them.
 
     constant: peak.
     cosine: peak (1 + cos(pi done / total)) / 2 (Loshchilov and Hutter 2017, equation 5, without restarts).
@@ -21,6 +23,9 @@ def learning_rate(schedule: str, peak: float, done: int, total: int) -> float:
     Raises:
         ValueError: no schedule has that name.
     """
+    if done < warmup:
+        return peak * (done + 1) / warmup
+    done, total = done - warmup, total - warmup
     match schedule:
         case "constant":
             return peak

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ml.catalog import MODELS
 from ml.data import Split, subset
@@ -24,10 +25,14 @@ VAL_SEED = 0  # the validation subset is the same for every run, whatever its se
 
 @dataclass(frozen=True)
 class Setup:
-    """A run ready to train. Images [N, C, H, W] uint8 and labels [N] int64 lie on `device`."""
+    """A run ready to train. Images [N, C, H, W] uint8 and labels [N] int64 lie on `device`.
+
+    `averaged` holds the running average of the weights where the spec wants one; that is evaluated then.
+    """
 
     device: torch.device
     model: nn.Module
+    averaged: AveragedModel | None
     optimizer: torch.optim.Optimizer
     train_images: Tensor
     train_labels: Tensor
@@ -41,6 +46,11 @@ class Setup:
     total_steps: int
     parameters: int
     resolved: dict[str, Any]
+
+    @property
+    def answering(self) -> nn.Module:
+        """The model that is evaluated."""
+        return self.model if self.averaged is None else self.averaged
 
     def scale(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] -> float32, by the arithmetic of torchvision's ToTensor and Normalize."""
@@ -95,6 +105,7 @@ def prepare(spec: RunSpec, data: Split, device: torch.device) -> Setup:
     return Setup(
         device=device,
         model=model,
+        averaged=average(model, spec.ema) if spec.ema else None,
         optimizer=make_optimizer(spec, model),
         train_images=train_images.to(device),
         train_labels=train_labels.to(device),
@@ -128,12 +139,22 @@ def prepare(spec: RunSpec, data: Split, device: torch.device) -> Setup:
     )
 
 
+def average(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of weights and of batch normalisation's statistics; it begins as a copy."""
+    blend = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
+
+
 def make_optimizer(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer:
     """The spec's optimizer over all parameters, never in its fused form, which rounds differently."""
     match spec.optimizer:
         case "sgd":
             return torch.optim.SGD(
-                model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
+                model.parameters(),
+                lr=spec.lr,
+                momentum=spec.momentum,
+                weight_decay=spec.weight_decay,
+                nesterov=spec.nesterov,
             )
         case "adam":
             return torch.optim.Adam(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)

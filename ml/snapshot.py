@@ -36,6 +36,7 @@ def take_snapshot(spec: RunSpec, run: Setup, place: Place) -> dict[str, Any]:
             "spec": spec.model_dump_json(),
             "data_digest": run.resolved["data_digest"],
             "model": run.model.state_dict(),
+            "averaged": None if run.averaged is None else run.averaged.state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None,
@@ -66,6 +67,8 @@ def restore(state: Mapping[str, Any], spec: RunSpec, run: Setup) -> Place:
     torch.set_num_threads(state["threads"])
     run.resolved["threads"] = state["threads"]
     run.model.load_state_dict(state["model"])
+    if run.averaged is not None:
+        run.averaged.load_state_dict(state["averaged"])
     run.optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])
     if run.device.type == "cuda" and state["rng_cuda"] is not None:

@@ -57,6 +57,25 @@ class RunSpec(BaseModel):
         title="Validation images",
         description="How many validation images to evaluate on, the same ones for every run; empty for all.",
     )
+    shift: int = Field(
+        0,
+        ge=0,
+        le=8,
+        title="Random shift",
+        description="Moves each training image by up to so many pixels, anew in every epoch.",
+    )
+    flip: bool = Field(
+        False,
+        title="Random mirror",
+        description="Mirrors every second training image at random; right for clothes, wrong for digits.",
+    )
+    cutout: int = Field(
+        0,
+        ge=0,
+        le=16,
+        title="Cutout",
+        description="Blanks a square of so many pixels at a random place of each training image.",
+    )
     epochs: int = Field(3, ge=1, le=10_000, title="Epochs", description="Passes over the training images.")
     batch_size: int = Field(64, ge=1, le=65_536, title="Batch size", description="Images per optimizer step.")
     lr: float = Field(
@@ -72,8 +91,32 @@ class RunSpec(BaseModel):
     momentum: float = Field(
         0.0, ge=0, lt=1, title="Momentum", description="For SGD; 0 is plain SGD. Adam and AdamW ignore it."
     )
+    nesterov: bool = Field(
+        False, title="Nesterov", description="Momentum that looks ahead; for SGD with momentum."
+    )
     weight_decay: float = Field(
         0.0, ge=0, le=1, title="Weight decay", description="Pulls weights toward zero."
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Label smoothing",
+        description="Share of the target that all classes divide equally; raises the training loss.",
+    )
+    clip_norm: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        title="Gradient clipping",
+        description="Largest norm of the whole gradient; empty for no limit.",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Averaged weights",
+        description="Evaluates a running average of the weights with this decay per step (0.999 is usual); 0 for none.",
     )
     schedule: str = Field(
         "constant",
@@ -81,6 +124,13 @@ class RunSpec(BaseModel):
         description="How the learning rate moves over the run.",
         max_length=64,
         json_schema_extra={"enum": list(SCHEDULES)},
+    )
+    warmup_epochs: float = Field(
+        0.0,
+        ge=0,
+        le=1_000,
+        title="Warm-up",
+        description="Epochs in which the learning rate rises from zero before the schedule begins; 0.5 is half of one.",
     )
     seed: int = Field(
         0,
@@ -156,6 +206,7 @@ class RunSpec(BaseModel):
                     asked,
                     f"{data.title} has {have} images there; ask for at most {have} or leave it empty",
                 )
+        self._check_optimisation()
         if self.total_steps > MAX_STEPS:
             raise _field_error(
                 "epochs",
@@ -165,6 +216,22 @@ class RunSpec(BaseModel):
             )
         return self
 
+    def _check_optimisation(self) -> None:
+        if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
+            raise _field_error(
+                "nesterov", True, "Nesterov needs momentum; set momentum, 0.9 is usual, or turn nesterov off"
+            )
+        if self.warmup_epochs and self.schedule == "onecycle":
+            raise _field_error(
+                "warmup_epochs", self.warmup_epochs, "one-cycle has a warm-up of its own; leave this at 0"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise _field_error(
+                "warmup_epochs",
+                self.warmup_epochs,
+                f"must be shorter than the training of {self.epochs} epochs",
+            )
+
     @property
     def images_per_epoch(self) -> int:
         return self.train_size or DATASETS[self.dataset].train_size
@@ -173,6 +240,10 @@ class RunSpec(BaseModel):
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one epoch; the last batch may be smaller than the others."""
         return -(-self.images_per_epoch // self.batch_size)
+
+    @property
+    def warmup_steps(self) -> int:
+        return round(self.warmup_epochs * self.steps_per_epoch)
 
     @property
     def total_steps(self) -> int:

@@ -21,7 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
 
+from ml.augment import augment
 from ml.data import Split
 from ml.events import Done, Evaluated, Evaluating, Event, Prepared, Snapshot
 from ml.schedules import learning_rate
@@ -72,17 +74,22 @@ def train(
         for position in range(at.position, run.steps_per_epoch):
             first = position * spec.batch_size
             batch = order[first : first + spec.batch_size]  # [B] int64; the last may be smaller
-            x, y = run.scale(run.train_images[batch]), run.train_labels[batch]  # [B, C, H, W] float32, [B]
-            lr = learning_rate(spec.schedule, spec.lr, step, run.total_steps)
+            images = augment(run.train_images[batch], spec)
+            x, y = run.scale(images), run.train_labels[batch]  # [B, C, H, W] float32, [B]
+            lr = learning_rate(spec.schedule, spec.lr, step, run.total_steps, spec.warmup_steps)
             for group in run.optimizer.param_groups:
                 group["lr"] = lr
 
             with run.autocast():
                 logits = run.model(x)  # [B, K]
-            loss = F.cross_entropy(logits.float(), y)
+            loss = F.cross_entropy(logits.float(), y, label_smoothing=spec.label_smoothing)
             run.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            if spec.clip_norm is not None:
+                clip_grad_norm_(run.model.parameters(), spec.clip_norm)
             run.optimizer.step()
+            if run.averaged is not None:
+                run.averaged.update_parameters(run.model)
 
             step += 1
             tally.add(step, loss.detach(), (logits.detach().argmax(1) == y).float().mean(), lr)
@@ -94,7 +101,7 @@ def train(
                 yield Snapshot(step, epoch, take_snapshot(spec, run, here))
         yield from tally.report()
 
-        run.model.eval()
+        run.answering.eval()
         total_loss, answers, n_val = 0.0, [], len(run.val_images)
         for start in range(0, n_val, EVAL_BATCH):
             yield Evaluating(epoch, start, n_val)
@@ -130,7 +137,7 @@ def evaluate_batch(run: Setup, start: int) -> tuple[float, tuple[Tensor, Tensor]
     device: predicted class [B] int64 and its probability [B] float32."""
     x, y = run.scale(run.val_images[start : start + EVAL_BATCH]), run.val_labels[start : start + EVAL_BATCH]
     with run.autocast():
-        logits = run.model(x)  # [B, K]
+        logits = run.answering(x)  # [B, K]
     loss = F.cross_entropy(logits.float(), y, reduction="sum")
     return float(loss), (logits.argmax(1), logits.float().softmax(1).amax(1))
 

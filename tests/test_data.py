@@ -94,9 +94,9 @@ def test_real_mnist() -> None:
     assert data.std == pytest.approx((0.3081,), abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
 def test_idx_files_are_read_as_torchvision_reads_them(tmp_path: Path, name: str) -> None:
-    folder = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[name]
+    folder = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}[name]
     write_files(tmp_path / folder / "raw", tiny_mnist())
     assert DATASETS[name].on_disk(tmp_path)
     data = load_dataset(name, tmp_path)

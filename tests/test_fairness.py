@@ -49,9 +49,17 @@ FLIPS: dict[str, tuple[Json, Json]] = {
     "precision": ({"precision": "bf16"}, {"precision": "bf16"}),
     "seed": ({"seed": 1}, {}),
     "code": ({}, {"code": "0ther"}),
+    "shift": ({"shift": 2}, {}),
+    "flip": ({"flip": True}, {}),
+    "cutout": ({"cutout": 8}, {}),
+    "warmup_epochs": ({"warmup_epochs": 0.5}, {}),
+    "nesterov": ({"nesterov": True}, {}),
+    "label_smoothing": ({"label_smoothing": 0.1}, {}),
+    "clip_norm": ({"clip_norm": 1.0}, {}),
+    "ema": ({"ema": 0.999}, {}),
     "augmentation": ({"augmentation": "flip"}, {}),  # fields that the spec may get
     "pretrained": ({"pretrained": True}, {}),
-    "label_smoothing": ({"label_smoothing": 0.1}, {}),
+    "mixup": ({"mixup": 0.1}, {}),
     "parameters": ({}, {"parameters": 44_427}),
 }
 NOTES: dict[str, Json] = {
@@ -68,7 +76,7 @@ NOTES: dict[str, Json] = {
 def facts(run_id: str, spec: Mapping[str, Any] = {}, resolved: Mapping[str, Any] = {}) -> RunFacts:
     """A training that has begun."""
     known = {name: value for name, value in spec.items() if name in RunSpec.model_fields}
-    whole = RunSpec(**(BASE | known)).model_dump() | {"label_smoothing": 0.0} | dict(spec)
+    whole = RunSpec(**(BASE | known)).model_dump() | {"mixup": 0.0} | dict(spec)
     return RunFacts(run_id, spec=whole | _options(whole), resolved=RESOLVED | dict(resolved))
 
 
@@ -421,7 +429,7 @@ def test_the_matched_run_makes_the_comparison_controlled(key: str, baseline: str
 
 def plain(run: RunFacts) -> RunFacts:
     """Without the field that no spec has yet."""
-    return replace(run, spec={name: value for name, value in run.spec.items() if name != "label_smoothing"})
+    return replace(run, spec={name: value for name, value in run.spec.items() if name != "mixup"})
 
 
 def test_missing_code_or_data_cannot_be_matched_by_a_setting() -> None:

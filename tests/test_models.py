@@ -27,11 +27,11 @@ def linear(n_in: int, n_out: int) -> int:
     return n_in * n_out + n_out
 
 
-def resnet_by_hand(widths: tuple[int, ...], blocks: int, project: bool) -> int:
+def resnet_by_hand(widths: tuple[int, ...], blocks: tuple[int, ...], project: bool) -> int:
     total = conv(1, widths[0], 3, bias=False) + 2 * widths[0]
     c_in = widths[0]
-    for width in widths:
-        for _ in range(blocks):
+    for width, count in zip(widths, blocks, strict=True):
+        for _ in range(count):
             total += conv(c_in, width, 3, bias=False) + conv(width, width, 3, bias=False) + 4 * width
             if project and c_in != width:
                 total += conv(c_in, width, 1, bias=False) + 2 * width
@@ -39,7 +39,22 @@ def resnet_by_hand(widths: tuple[int, ...], blocks: int, project: bool) -> int:
     return total + linear(c_in, 10)
 
 
+def bottlenecks_by_hand(widths: tuple[int, ...], blocks: tuple[int, ...]) -> int:
+    total = conv(1, widths[0], 3, bias=False) + 2 * widths[0]
+    c_in = widths[0]
+    for width, count in zip(widths, blocks, strict=True):
+        for _ in range(count):
+            total += conv(c_in, width, 1, bias=False) + conv(width, width, 3, bias=False) + 4 * width
+            total += conv(width, 4 * width, 1, bias=False) + 8 * width
+            if c_in != 4 * width:
+                total += conv(c_in, 4 * width, 1, bias=False) + 8 * width
+            c_in = 4 * width
+    return total + linear(c_in, 10)
+
+
+WIDE = (64, 128, 256, 512)
 BY_HAND = {
+    "mlp": linear(784, 256) + linear(256, 256) + linear(256, 10),
     "lenet": conv(1, 6, 5) + conv(6, 16, 5) + linear(256, 120) + linear(120, 84) + linear(84, 10),
     "alexnet": conv(1, 24, 5)
     + conv(24, 64, 5)
@@ -49,9 +64,12 @@ BY_HAND = {
     + linear(64 * 2 * 2, 1024)
     + linear(1024, 1024)
     + linear(1024, 10),
-    "resnet8": resnet_by_hand((16, 32, 64), 1, project=False),
-    "resnet20": resnet_by_hand((16, 32, 64), 3, project=False),
-    "resnet18": resnet_by_hand((64, 128, 256, 512), 2, project=True),
+    "resnet8": resnet_by_hand((16, 32, 64), (1, 1, 1), project=False),
+    "resnet20": resnet_by_hand((16, 32, 64), (3, 3, 3), project=False),
+    "resnet56": resnet_by_hand((16, 32, 64), (9, 9, 9), project=False),
+    "resnet18": resnet_by_hand(WIDE, (2, 2, 2, 2), project=True),
+    "resnet34": resnet_by_hand(WIDE, (3, 4, 6, 3), project=True),
+    "resnet50": bottlenecks_by_hand(WIDE, (3, 4, 6, 3)),
 }
 
 
@@ -114,7 +132,7 @@ def test_alexnet_dropout_is_random_in_training_only() -> None:
     assert all(m.p == 0 for m in build("alexnet", dropout=0.0).modules() if isinstance(m, nn.Dropout))
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet18"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet56", "resnet18", "resnet34"])
 def test_plain_net_is_the_same_net_without_shortcuts(name: str) -> None:
     residual, plain = build(name), build(name, residual=False)
     convs = [
@@ -124,7 +142,7 @@ def test_plain_net_is_the_same_net_without_shortcuts(name: str) -> None:
     assert (
         convs[0] == convs[1] == int(name.removeprefix("resnet")) - 1
     )  # the linear layer is the last one counted
-    if name != "resnet18":
+    if name not in ("resnet18", "resnet34"):
         assert count_parameters(residual) == count_parameters(plain)  # option A adds none
         plain.load_state_dict(residual.state_dict())
     x = torch.randn(4, *GREY)

@@ -20,7 +20,21 @@ def place(error: pytest.ExceptionInfo[ValidationError]) -> tuple[Any, ...]:
     return error.value.errors()[0]["loc"]
 
 
-@pytest.mark.parametrize("field", ["epochs", "batch_size", "seed", "lr", "momentum", "weight_decay"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "epochs",
+        "batch_size",
+        "seed",
+        "lr",
+        "momentum",
+        "weight_decay",
+        "shift",
+        "cutout",
+        "warmup_epochs",
+        "ema",
+    ],
+)
 @pytest.mark.parametrize("value", [*NO_NUMBERS, float("nan"), float("inf"), -1, 2**63, -(2**63), 1e300])
 def test_numbers_are_strict_finite_and_bounded(field: str, value: Any) -> None:
     with pytest.raises(ValidationError) as error:
@@ -143,3 +157,25 @@ def test_whatever_comes_in_is_a_spec_or_a_validation_error(value: Any) -> None:
             RunSpec(**{field: value})
         except ValidationError:
             continue
+
+
+@pytest.mark.parametrize(
+    ("fields", "named", "remedy"),
+    [
+        ({"nesterov": True}, "nesterov", "0.9 is usual"),
+        ({"warmup_epochs": 1, "schedule": "onecycle"}, "warmup_epochs", "leave this at 0"),
+        ({"warmup_epochs": 3, "epochs": 3}, "warmup_epochs", "shorter"),
+        ({"clip_norm": 0}, "clip_norm", "greater than 0"),
+        ({"label_smoothing": 1}, "label_smoothing", "less than 1"),
+        ({"ema": 1}, "ema", "less than 1"),
+        ({"flip": "yes"}, "flip", "boolean"),
+    ],
+)
+def test_fine_points_that_cannot_be_are_refused(fields: dict[str, Any], named: str, remedy: str) -> None:
+    with pytest.raises(ValidationError, match=remedy) as error:
+        RunSpec(**fields)
+    assert place(error) == (named,)
+
+
+def test_nesterov_without_sgd_is_ignored_as_momentum_is() -> None:
+    assert RunSpec(optimizer="adamw", nesterov=True).nesterov

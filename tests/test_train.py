@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ml import checkpoint
 from ml.catalog import MODELS, OPTIMIZERS, SCHEDULES
-from ml.data import Split, load_dataset
+from ml.data import Split, draw_subset, load_dataset
 from ml.events import Done, Evaluated, Evaluating, Event, Points, Prepared, Snapshot
 from ml.models import build_model
 from ml.schedules import learning_rate
@@ -89,7 +89,11 @@ def plain_loop(spec: RunSpec, data: Split) -> tuple[nn.Module, list[float]]:
     optimizer: torch.optim.Optimizer
     if spec.optimizer == "sgd":
         optimizer = torch.optim.SGD(
-            model.parameters(), spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
+            model.parameters(),
+            spec.lr,
+            momentum=spec.momentum,
+            weight_decay=spec.weight_decay,
+            nesterov=spec.nesterov,
         )
     else:
         optimizer = torch.optim.AdamW(model.parameters(), spec.lr, weight_decay=spec.weight_decay)
@@ -97,8 +101,10 @@ def plain_loop(spec: RunSpec, data: Split) -> tuple[nn.Module, list[float]]:
     for _ in range(spec.epochs):
         for x, y in loader:
             optimizer.zero_grad()
-            loss = nn.CrossEntropyLoss()(model(x), y)
+            loss = nn.CrossEntropyLoss(label_smoothing=spec.label_smoothing)(model(x), y)
             loss.backward()
+            if spec.clip_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
             optimizer.step()
             losses.append(loss.item())
     return model, losses
@@ -116,6 +122,48 @@ def test_the_bits_are_those_of_a_plain_dataloader_loop(model: str, optimizer: di
         assert torch.equal(state[name], parameter), name
 
 
+def test_nesterov_smoothing_and_clipping_have_the_bits_of_the_plain_loop() -> None:
+    fine = {**SGD, "nesterov": True, "label_smoothing": 0.1, "clip_norm": 0.5}
+    spec = spec_of(model="lenet", model_options={"activation": "relu"}, batch_size=64, **fine)
+    events = collect(spec)
+    reference, losses = plain_loop(spec, digits())
+    assert list(series(events, "train/loss").values()) == losses
+    for name, parameter in reference.named_parameters():
+        assert torch.equal(last_state(events)["model"][name], parameter), name
+    plain = collect(spec_of(model="lenet", model_options={"activation": "relu"}, batch_size=64, **SGD))
+    assert series(plain, "train/loss") != series(events, "train/loss")
+
+
+def test_averaged_weights_are_what_is_evaluated() -> None:
+    """The average begins as the weights after the first step and follows them by hand's arithmetic."""
+    spec = spec_of(model="resnet8", batch_size=50, train_size=150, epochs=1, ema=0.5, **SGD)
+    wanted, states, events = Flag(), [], []
+    wanted.set()
+    for event in train(spec, digits(), device=CPU, snapshot_requested=wanted, report_every_s=0):
+        events.append(event)
+        if isinstance(event, Snapshot):
+            states.append(event.state)
+            wanted.set()
+    assert [state["step"] for state in states[:3]] == [1, 2, 3]
+    weights = "head.weight"
+    average = states[0]["model"][weights]
+    for state in states[1:3]:
+        average = average.lerp(state["model"][weights], 0.5)
+        assert torch.allclose(state["averaged"][f"module.{weights}"], average)
+    model = build_model("resnet8", MODELS["resnet8"].options(), (1, 28, 28), 10)
+    inside = {
+        k.removeprefix("module."): v for k, v in states[-1]["averaged"].items() if k.startswith("module.")
+    }
+    model.load_state_dict(inside)
+    data, chosen = digits(), draw_subset(360, 50, seed=0)
+    images = (data.val_images[chosen].float() / 255 - data.mean[0]) / data.std[0]
+    with torch.inference_mode():
+        loss = F.cross_entropy(model.eval()(images), data.val_labels[chosen])
+    assert evaluations(events)[0][2] == pytest.approx(float(loss), rel=1e-5)
+    plain = collect(spec.model_copy(update={"ema": 0.0}))
+    assert series(events, "train/loss") == series(plain, "train/loss")  # training itself is as it was
+
+
 PAIRS = [(model, optimizer, "onecycle") for model in MODELS for optimizer in OPTIMIZERS]
 SCHEDULED = [("lenet", optimizer, schedule) for optimizer in OPTIMIZERS for schedule in SCHEDULES]
 
@@ -127,6 +175,14 @@ def test_resume_is_bit_identical(tmp_path: Path, model: str, optimizer: str, sch
     """Whatever the catalog holds; in the middle of an epoch, in an evaluation, after one and at the very end."""
     kind = {"optimizer": optimizer, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "schedule": schedule}
     assert_resumes(tmp_path, spec_of(model=model, train_size=5, val_size=4, batch_size=2, **kind))
+
+
+def test_resume_is_bit_identical_with_all_that_draws_and_averages(tmp_path: Path) -> None:
+    changed = {"shift": 2, "flip": True, "cutout": 8, "ema": 0.9, "warmup_epochs": 0.5, "clip_norm": 1.0}
+    sgd = {**SGD, "nesterov": True, "label_smoothing": 0.1, "schedule": "cosine"}
+    assert_resumes(
+        tmp_path, spec_of(model="resnet8", train_size=5, val_size=4, batch_size=2, **changed, **sgd)
+    )
 
 
 @pytest.mark.parametrize("model", ["lenet", "alexnet", "resnet8"])
@@ -142,7 +198,7 @@ def through_a_file(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def assert_resumes(folder: Path, spec: RunSpec) -> None:
-    """Two epochs of three steps (2, 2 and 1 images): gone on from each of four checkpoints, they are those of the whole."""
+    """Two epochs of three steps (2, 2 and 1 images): gone on from any of four checkpoints, they are the whole run's."""
     wanted, states, whole = Flag(), [], []
     for event in train(spec, digits(), device=CPU, snapshot_requested=wanted, report_every_s=0):
         whole.append(event)
@@ -391,6 +447,18 @@ def test_cosine_and_step_are_as_documented() -> None:
     )
     with pytest.raises(ValueError, match="unknown schedule 'x'"):
         learning_rate("x", 1, 0, 1)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+def test_a_warm_up_rises_to_the_peak_and_the_schedule_has_the_rest(schedule: str) -> None:
+    rates = [learning_rate(schedule, 0.4, done, 12, warmup=4) for done in range(12)]
+    assert rates[:4] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert rates[4:] == [learning_rate(schedule, 0.4, done, 8) for done in range(8)]
+
+
+def test_a_run_warms_up_for_half_an_epoch() -> None:
+    events = collect(spec_of(model="lenet", train_size=80, batch_size=10, lr=0.4, warmup_epochs=0.5))
+    assert list(series(events, "train/lr").values()) == pytest.approx([0.1, 0.2, 0.3, *[0.4] * 13])
 
 
 @given(

@@ -34,8 +34,9 @@ class Key:
 
 
 _SETTINGS = (
-    "model", "dataset", "train_size", "val_size", "input_scaling", "augmentation", "pretrained", "batch_size",
-    "epochs", "lr", "schedule", "optimizer", "momentum", "weight_decay", "precision", "code",
+    "model", "dataset", "train_size", "val_size", "input_scaling", "augmentation", "shift", "flip",
+    "cutout", "pretrained", "batch_size", "epochs", "lr", "schedule", "warmup_epochs", "optimizer", "momentum",
+    "nesterov", "weight_decay", "label_smoothing", "clip_norm", "ema", "precision", "code",
 )  # fmt: skip
 _CONSEQUENCES = {
     "data_digest": ("dataset",),
@@ -124,7 +125,7 @@ def _read_run(run: RunFacts) -> dict[str, Any]:
     if isinstance(row["device"], str):
         row["device"] = row["device"].partition(":")[0]  # which of several equal GPUs is of no interest
     if row.get("optimizer", UNKNOWN) not in (*TAKES_MOMENTUM, UNKNOWN):
-        row["momentum"] = UNUSED
+        row["momentum"] = row["nesterov"] = UNUSED
     data = DATASETS.get(str(row.get("dataset")))
     for name in ("train_size", "val_size"):
         if data is not None and row.get(name) == getattr(data, name):

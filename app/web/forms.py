@@ -21,8 +21,11 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (N_("Model"), ("model",)),
     (N_("Data"), ("dataset", "train_size", "val_size", "input_scaling")),
     (N_("Optimisation"), ("epochs", "batch_size", "lr", "schedule", "optimizer", "momentum", "weight_decay")),
+    (N_("Augmentation"), ("shift", "flip", "cutout")),
+    (N_("Fine points"), ("nesterov", "warmup_epochs", "label_smoothing", "clip_norm", "ema")),
     (N_("More"), ("seed", "device", "precision")),
 )
+FOLDED = ("Augmentation", "Fine points")
 WORDS = {
     "standardize": N_("Standardise"),
     "unit": N_("0 to 1"),
@@ -78,8 +81,12 @@ class Field:
 
 @dataclass(frozen=True)
 class FieldGroup:
+    """`folds`: it is folded away until it is wanted, or one of its fields is not as it is by default."""
+
     title: str
     fields: tuple[Field, ...]
+    folds: bool = False
+    opened: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,10 +242,12 @@ def read_label(typed: Typed, name: str) -> str | None:
 def groups(typed: Typed, datasets_dir: Path) -> list[FieldGroup]:
     schema = RunSpec.model_json_schema()["properties"]
     first = next(iter(typed.errors), None)
+    usual = defaults(typed.model)
     made = []
     for title, names in GROUPS:
         fields = tuple(_field(name, schema[name], typed, first, datasets_dir) for name in names)
-        made.append(FieldGroup(_(title), fields))
+        plain = all(field.value == usual[field.name] and not field.error for field in fields)
+        made.append(FieldGroup(_(title), fields, folds=title in FOLDED, opened=not plain))
     return made
 
 

@@ -3,10 +3,12 @@
 He, Zhang, Ren, Sun 2016, "Deep residual learning for image recognition". ResNet-8 and ResNet-20 follow
 section 4.2: a 3x3 stem, three stages of 16, 32 and 64 maps with n blocks each (6n+2 weighted layers), global
 average pooling, and shortcuts of option A (every second pixel, new maps filled with zeros), which add no
-parameters. ResNet-8 is n = 1, one size below the paper's smallest (n = 3, ResNet-20). ResNet-18 follows table
-1 with projection shortcuts (option B) where the shape changes; its stem is one 3x3 convolution without
-pooling, as a 7x7 of stride 2 and a pooling would leave 7x7 of a 28x28 image. Weights as in section 3.4: He et
-al. 2015 (normal); the last linear layer keeps PyTorch's default.
+parameters. ResNet-8 is n = 1, one size below the paper's smallest (n = 3, ResNet-20); ResNet-56 is n = 9.
+ResNet-18, -34 and -50 follow table 1 with projection shortcuts (option B) where the shape changes; their stem
+is one 3x3 convolution without pooling, as a 7x7 of stride 2 and a pooling would leave 7x7 of a 28x28 image.
+ResNet-50's blocks are the bottlenecks of figure 5, with the stride in the 3x3 convolution as torchvision has
+it (the paper puts it in the first 1x1). Weights as in section 3.4: He et al. 2015 (normal); the last linear
+layer keeps PyTorch's default.
 
 With `residual` off the shortcuts are left out and all else stays, as in the paper's plain nets.
 
@@ -24,22 +26,63 @@ from ml.catalog import ResNetOptions
 
 def resnet8(options: ResNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Images [B, *shape] -> logits [B, classes]; 75,002 parameters for one channel and 10 classes."""
-    return ResNet(shape[0], classes, widths=(16, 32, 64), blocks=1, residual=options.residual, project=False)
+    return _small(1, options, shape, classes)
 
 
 def resnet20(options: ResNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Images [B, *shape] -> logits [B, classes]; 269,434 parameters for one channel and 10 classes."""
-    return ResNet(shape[0], classes, widths=(16, 32, 64), blocks=3, residual=options.residual, project=False)
+    return _small(3, options, shape, classes)
+
+
+def resnet56(options: ResNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Images [B, *shape] -> logits [B, classes]; 852,730 parameters for one channel and 10 classes."""
+    return _small(9, options, shape, classes)
 
 
 def resnet18(options: ResNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Images [B, *shape] -> logits [B, classes]; 11,172,810 parameters for one channel and 10 classes."""
-    widths = (64, 128, 256, 512)
-    return ResNet(shape[0], classes, widths=widths, blocks=2, residual=options.residual, project=True)
+    return _large((2, 2, 2, 2), options, shape, classes)
+
+
+def resnet34(options: ResNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Images [B, *shape] -> logits [B, classes]; 21,280,970 parameters for one channel and 10 classes."""
+    return _large((3, 4, 6, 3), options, shape, classes)
+
+
+def resnet50(options: ResNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Images [B, *shape] -> logits [B, classes]; 23,519,690 parameters for one channel and 10 classes."""
+    return _large((3, 4, 6, 3), options, shape, classes, bottleneck=True)
+
+
+def _small(n: int, options: ResNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Section 4.2: 6n + 2 layers."""
+    return ResNet(
+        shape[0], classes, widths=(16, 32, 64), blocks=(n, n, n), residual=options.residual, project=False
+    )
+
+
+def _large(
+    blocks: tuple[int, ...],
+    options: ResNetOptions,
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    bottleneck: bool = False,
+) -> nn.Module:
+    """Table 1."""
+    return ResNet(
+        shape[0],
+        classes,
+        widths=(64, 128, 256, 512),
+        blocks=blocks,
+        residual=options.residual,
+        project=True,
+        bottleneck=bottleneck,
+    )
 
 
 class ResNet(nn.Module):
-    """A 3x3 stem, one stage of `blocks` blocks for each width, global average pooling, one linear layer.
+    """A 3x3 stem, for each width a stage of so many `blocks`, global average pooling, one linear layer.
 
     Every stage but the first halves height and width in its first block.
     """
@@ -50,19 +93,24 @@ class ResNet(nn.Module):
         classes: int,
         *,
         widths: tuple[int, ...],
-        blocks: int,
+        blocks: tuple[int, ...],
         residual: bool,
         project: bool,
+        bottleneck: bool = False,
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(_conv3x3(channels, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU())
         stages: list[nn.Module] = []
         c_in = widths[0]
-        for i, width in enumerate(widths):
-            for j in range(blocks):
+        body, expansion = (_bottleneck, 4) if bottleneck else (_basic, 1)
+        for i, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
-                stages.append(Block(c_in, width, stride, residual=residual, project=project))
-                c_in = width
+                c_out = width * expansion
+                convolutions = body(c_in, width, stride)  # first: the order of the draws is part of a seed
+                shortcut = _shortcut(c_in, c_out, stride, project=project) if residual else None
+                stages.append(Block(convolutions, shortcut))
+                c_in = c_out
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(c_in, classes)
         for module in self.modules():
@@ -75,30 +123,50 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions F(x), then relu(F(x) + shortcut(x)); relu(F(x)) in a plain net (figure 2)."""
+    """Convolutions F(x), then relu(F(x) + shortcut(x)); relu(F(x)) in a plain net (figure 2)."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int, *, residual: bool, project: bool) -> None:
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            _conv3x3(c_in, c_out, stride),
-            nn.BatchNorm2d(c_out),
-            nn.ReLU(),
-            _conv3x3(c_out, c_out),
-            nn.BatchNorm2d(c_out),
-        )
-        self.shortcut: nn.Module | None = None
-        if residual and (stride != 1 or c_in != c_out):
-            self.shortcut = (
-                _Projection(c_in, c_out, stride) if project else _PadShortcut(c_out - c_in, stride)
-            )
-        elif residual:
-            self.shortcut = nn.Identity()
+        self.body = body
+        self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.body(x)  # [B, c_in, H, W] -> [B, c_out, H/stride, W/stride]
         if self.shortcut is not None:
             y = y + self.shortcut(x)
         return torch.relu(y)
+
+
+def _basic(c_in: int, width: int, stride: int) -> nn.Module:
+    """Two 3x3 convolutions."""
+    return nn.Sequential(
+        _conv3x3(c_in, width, stride),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        _conv3x3(width, width),
+        nn.BatchNorm2d(width),
+    )
+
+
+def _bottleneck(c_in: int, width: int, stride: int) -> nn.Module:
+    """1x1 down to `width` maps, 3x3, 1x1 up to four times as many."""
+    return nn.Sequential(
+        nn.Conv2d(c_in, width, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        _conv3x3(width, width, stride),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, 4 * width, 1, bias=False),
+        nn.BatchNorm2d(4 * width),
+    )
+
+
+def _shortcut(c_in: int, c_out: int, stride: int, *, project: bool) -> nn.Module:
+    """The identity where the shape stays, otherwise option A, or B to `project`."""
+    if stride == 1 and c_in == c_out:
+        return nn.Identity()
+    return _Projection(c_in, c_out, stride) if project else _PadShortcut(c_out - c_in, stride)
 
 
 class _PadShortcut(nn.Module):

@@ -1,7 +1,8 @@
-"""Python loads this at its start in a worker that a test sabotages, and in the worker's trainers.
+"""Python loads this at its start in the workers of the fault tests, and in their trainers.
 
-SABOTAGE is "act@step" or "act@step once": what a trainer does to itself before that step, each time or the first time
-alone. The loop asks for every step's learning rate, so that is where the act comes in.
+STEP_S is how long a step takes at least, in seconds: a device of a known, modest speed. SABOTAGE, if not empty, is
+"act@step" or "act@step once": what a trainer does to itself before that step, each time or the first time alone. The
+loop asks for the learning rate of each step, so that is where both come in; the arithmetic is untouched.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from typing import NoReturn
 import ml.schedules
 
 _honest = ml.schedules.learning_rate
+_step_s = float(os.environ["STEP_S"])
 _act, _, _when = os.environ["SABOTAGE"].partition("@")
 _step, _, _once = _when.partition(" ")
 _done = Path(os.environ["TRAINYARD_DATA_DIR"]) / "sabotaged"
 _ROOM_BYTES = 128 << 20
 
 
-def learning_rate(schedule: str, peak: float, done: int, total: int) -> float:
-    if done + 1 == int(_step) and not (_once and _done.exists()):
+def learning_rate(schedule: str, peak: float, done: int, total: int, warmup: int = 0) -> float:
+    if _act and done + 1 == int(_step) and not (_once and _done.exists()):
         _done.touch()
         {"abort": os.abort, "hang": _hang, "memory": _take_memory}[_act]()
-    return _honest(schedule, peak, done, total)
+    time.sleep(_step_s)
+    return _honest(schedule, peak, done, total, warmup)
 
 
 def _hang() -> NoReturn:
