@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,16 +16,20 @@ import pytest
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Mount, Route
 
+from app.guard import needs_token
 from app.main import create_app
 from app.settings import Settings
 from tests.processes import (
     Stack,
     Web,
+    answers,
     free_port,
     migrate,
     redis_server,
     run_command,
+    running,
     trainyard_env,
+    wait_for,
     web_process,
 )
 
@@ -72,6 +77,7 @@ def port_of(url: str) -> int:
 
 @pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost:{port}", "LOCALHOST:{port}", "[::1]:{port}"])
 def test_our_own_names_are_answered(stack: Stack, http: httpx.Client, host: str) -> None:
+    """R2.1"""
     headers = {"host": host.format(port=port_of(stack.url))}
     assert http.get("/api/v1/runs", headers=headers).status_code == 200
 
@@ -87,6 +93,7 @@ def test_our_own_names_are_answered(stack: Stack, http: httpx.Client, host: str)
     ],
 )  # fmt: skip
 def test_other_names_are_refused(stack: Stack, http: httpx.Client, host: str, path: str) -> None:
+    """R2.1: exactly those names, port included."""
     port = port_of(stack.url)
     response = http.get(path, headers={"host": host.format(port=port, other=port + 1)})
     assert response.status_code == 400
@@ -105,6 +112,7 @@ def test_other_names_are_refused(stack: Stack, http: httpx.Client, host: str, pa
     ],
 )
 def test_further_names_can_be_allowed(locked: Locked, host: str, status: int) -> None:
+    """R2.1"""
     with locked.http(authorization=f"Bearer {TOKEN}") as client:
         assert client.get("/api/v1/runs", headers={"host": host}).status_code == status
 
@@ -123,6 +131,7 @@ ORIGINS = [
 def test_an_unsafe_method_from_another_origin_is_refused(
     stack: Stack, http: httpx.Client, method: str, origin: str
 ) -> None:
+    """R2.2: an allow-list of methods, so that an unknown one counts as unsafe."""
     port = port_of(stack.url)
     headers = {"origin": origin.format(port=port, other=port + 1)}
     for path in ("/api/v1/runs", "/api/v1/runs/x", "/nowhere", "/healthz"):
@@ -135,21 +144,25 @@ def test_an_unsafe_method_from_another_origin_is_refused(
 def test_an_unsafe_method_by_another_sites_page_is_refused(
     http: httpx.Client, method: str, site: str
 ) -> None:
+    """R2.2"""
     assert http.request(method, "/api/v1/runs", headers={"sec-fetch-site": site}).status_code == 403
 
 
 def test_another_sites_page_may_not_read_the_api_either(http: httpx.Client) -> None:
+    """R2.3: the event stream too."""
     for path in ("/api/v1/runs", "/api/v1/events", "/api/v1/catalog"):
         assert http.get(path, headers={"sec-fetch-site": "cross-site"}).status_code == 403
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_our_own_page_and_scripts_pass(stack: Stack, http: httpx.Client, method: str) -> None:
+    """R2.2"""
     for headers in ({}, {"origin": stack.url}, {"origin": stack.url, "sec-fetch-site": "same-origin"}):
         assert http.request(method, "/nowhere", headers=headers).status_code in (404, 405)
 
 
 def test_there_are_no_cors_headers(http: httpx.Client) -> None:
+    """R2.3"""
     preflight = {"origin": "https://evil.example", "access-control-request-method": "POST"}
     for response in (
         http.options("/api/v1/runs", headers=preflight),
@@ -163,6 +176,7 @@ def test_there_are_no_cors_headers(http: httpx.Client) -> None:
     "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None]
 )
 def test_json_in_disguise_is_refused(http: httpx.Client, kind: str | None) -> None:
+    """T2 of the threat table (FastAPI CVE-2021-32677)."""
     headers = {"content-type": kind} if kind else {}
     content = b'{"external": true, "name": "disguised"}'
     assert http.post("/api/v1/runs", content=content, headers=headers).status_code == 422
@@ -195,6 +209,7 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
 
 
 def test_every_route_wants_the_token(locked: Locked, application: FastAPI) -> None:
+    """R1.1"""
     routes = sorted(set(all_routes(application.router.routes)))
     assert ("POST", "/api/v1/runs") in routes
     assert ("GET", "/api/v1/events") in routes
@@ -228,6 +243,7 @@ def test_every_route_wants_the_token(locked: Locked, application: FastAPI) -> No
     ],
 )
 def test_a_public_path_opens_no_other(locked: Locked, path: str) -> None:
+    """R1.1"""
     with locked.http() as client:
         response = client.send(client.build_request("GET", locked.web.url + path))
     assert response.status_code in (401, 404, 307)
@@ -247,6 +263,7 @@ def test_a_public_path_opens_no_other(locked: Locked, path: str) -> None:
     ],
 )
 def test_a_wrong_token_is_none(locked: Locked, authorization: str) -> None:
+    """R1.3"""
     with locked.http() as client:
         headers = [(b"authorization", authorization.encode("latin-1"))]
         assert client.get("/api/v1/runs", headers=headers).status_code == 401
@@ -254,6 +271,7 @@ def test_a_wrong_token_is_none(locked: Locked, authorization: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
 def test_the_token_opens(locked: Locked, scheme: str) -> None:
+    """R1.3"""
     with locked.http(authorization=f"{scheme} {TOKEN}") as client:
         assert client.get("/api/v1/runs").status_code == 200
         assert client.post("/api/v1/runs", json={"external": True}).status_code == 201
@@ -306,6 +324,7 @@ def test_the_session_cookie_opens_and_a_forged_one_does_not(locked: Locked) -> N
 def test_every_answer_has_the_headers(
     http: httpx.Client, method: str, path: str, headers: dict[str, str]
 ) -> None:
+    """R2.5"""
     response = http.request(method, path, headers=headers)
     policy = dict(part.split(" ", 1) for part in response.headers["content-security-policy"].split("; "))
     assert policy["default-src"] == policy["script-src"] == "'self'"
@@ -351,6 +370,7 @@ def dump(database: Path) -> list[str]:
 
 
 def test_get_changes_nothing(locked: Locked, application: FastAPI) -> None:
+    """R2.3"""
     with locked.http(authorization=f"Bearer {TOKEN}") as client:
         run_id = client.post("/api/v1/runs", json={"external": True, "name": "still"}).json()["id"]
         client.post(f"/api/v1/runs/{run_id}/metrics", json={"step": [1], "values": {"train/loss": [1.0]}})
@@ -378,6 +398,7 @@ def start(tmp_path: Path, **settings: str) -> tuple[int, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_beyond_loopback_it_does_not_start_without_a_token(tmp_path: Path, host: str) -> None:
+    """R1.2"""
     code, said = start(tmp_path, HOST=host)
     assert code == 1
     assert f"refusing to listen on {host} without a token" in said
@@ -386,6 +407,101 @@ def test_beyond_loopback_it_does_not_start_without_a_token(tmp_path: Path, host:
 
 
 def test_a_weak_token_is_refused(tmp_path: Path) -> None:
+    """R1.3"""
     code, said = start(tmp_path, HOST="0.0.0.0", TOKEN="0123456789abcde")
     assert code == 1
     assert "too short" in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_by_default_it_listens_on_this_machine_alone(host: str) -> None:
+    """R1.2"""
+    assert Settings().host == "127.0.0.1"
+    assert needs_token(host, is_wanted=False) is None
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "192.0.2.1", "10.0.0.1", "yard.example", "localhost.evil.example", ""]
+)
+def test_every_other_address_needs_a_token(host: str) -> None:
+    """R1.2"""
+    said = needs_token(host, is_wanted=False)
+    assert said is not None
+    assert "trainyard token create" in said
+    assert needs_token(host, is_wanted=True) is None
+
+
+# -- secrets stay secret -------------------------------------------------------------------------------------
+
+DATABASE_PASSWORD = "pass-of-the-database"
+BROKER_PASSWORD = "pass-of-the-broker"
+
+
+def modes(directory: Path) -> dict[str, str]:
+    return {
+        path.name: stat.filemode(path.stat().st_mode)
+        for path in [directory, *directory.glob("trainyard.db*")]
+    }
+
+
+def test_the_data_directory_is_its_owners_alone(tmp_path: Path) -> None:
+    """R10.1: also where it and the database were there before, open to others, under a lax umask."""
+    directory = tmp_path / "data"
+    directory.mkdir(mode=0o755)
+    (directory / "trainyard.db").touch(mode=0o644)
+    with redis_server(tmp_path) as redis:
+        env = trainyard_env(directory, broker_url=redis.broker_url)
+        ended = run_command(["sh", "-c", f"umask 0; exec {sys.executable} -m app.migrate"], env=env)
+        assert ended.returncode == 0, ended.stderr
+        with web_process(env, directory=tmp_path) as web:
+            httpx.post(f"{web.url}/api/v1/runs", json={"external": True}, trust_env=False).raise_for_status()
+            found = modes(directory)
+    assert found.pop("data") == "drwx------"
+    assert len(found) == 3  # the database and its journals
+    assert set(found.values()) == {"-rw-------"}
+
+
+def test_secrets_are_in_no_log_answer_or_process_title(tmp_path: Path) -> None:
+    """R10.1: after every failure that has to do with one: a database and a broker that are not there, wrong tokens."""
+    port, gone = free_port(), free_port()
+    password = "a password that somebody mistyped"
+    env = trainyard_env(
+        tmp_path,
+        database_url=f"postgresql://yard:{DATABASE_PASSWORD}@127.0.0.1:{gone}/yard",
+        broker_url=f"redis://:{BROKER_PASSWORD}@127.0.0.1:{gone}/0",
+        TOKEN=TOKEN,
+        PORT=str(port),
+        LOG_LEVEL="debug",
+    )
+    said = run_command([sys.executable, "-m", "app.migrate"], env=env)
+    listed = run_command([sys.executable, "-m", "app.token_command", "list"], env=env)
+    texts = [said.stdout, said.stderr, listed.stdout, listed.stderr]
+    assert (said.returncode, listed.returncode) == (1, 1)
+    with running("web", [sys.executable, "-m", "app"], directory=tmp_path, env=env) as process:
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/healthz"), "the web process", process=process)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as http:
+            for headers in ({"authorization": f"Bearer {TOKEN}"}, {"authorization": f"Bearer {TOKEN}x"}, {}):
+                for path in ("/readyz", "/api/v1/runs", "/api/v1/catalog", "/", "/nowhere", "/openapi.json"):
+                    for accept in ("text/html", "application/json"):
+                        answer = http.get(path, headers={**headers, "accept": accept})
+                        texts += [answer.text, *answer.headers.values()]
+            signed_in = http.post("/login", data={"name": "carol", "token": password})
+            texts += [*signed_in.headers.values(), signed_in.text]
+        title = Path(f"/proc/{process.pid}/cmdline").read_text()
+        texts += [title]
+    texts += [path.read_text(errors="replace") for path in tmp_path.rglob("*.log")]
+    assert any("the database cannot be reached" in text for text in texts)
+    for secret in (DATABASE_PASSWORD, BROKER_PASSWORD, TOKEN, password):
+        assert [text for text in texts if secret in text] == [], secret
+
+
+def test_settings_tell_no_secret_when_they_are_printed(tmp_path: Path) -> None:
+    """R10.1"""
+    settings = Settings(
+        data_dir=tmp_path,
+        token=TOKEN,
+        database_url=f"postgresql://yard:{DATABASE_PASSWORD}@h/yard",
+        broker_url=f"redis://:{BROKER_PASSWORD}@h/0",
+    )
+    for text in (repr(settings), str(settings)):
+        assert not any(secret in text for secret in (TOKEN, DATABASE_PASSWORD, BROKER_PASSWORD))

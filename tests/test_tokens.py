@@ -800,8 +800,6 @@ def test_tokens_are_managed_from_the_command_line(tmp_path: Path) -> None:
     assert secret[:8] in table
     assert secret not in table
     assert "Revoked the token 'ci'" in manage(env, "token", "revoke", "ci").stdout
-    assert manage(env, "token", "revoke", "ci").returncode == 1
-    assert "Nothing was deleted" in manage(env, "token", "clear", typed="no\n").stdout
     with sqlite3.connect(tmp_path / "trainyard.db") as connection:
         assert connection.execute("SELECT count(*) FROM token").fetchone() == (2,)
 
