@@ -307,7 +307,8 @@ def _field(
         part.get("maximum", part.get("exclusiveMaximum")),
     )
     whole = part.get("type") == "integer"
-    placeholder = _("all") if "anyOf" in schema else ""
+    empty = _("no limit") if name == "clip_norm" else _("all")
+    placeholder = empty if "anyOf" in schema else ""
     kind = "number" if part.get("type") in ("integer", "number") and _is_number(value) else "text"
     return Field(
         name, title, text, kind, value, error, (), _bound(low), _bound(high), "1" if whole else "any",
