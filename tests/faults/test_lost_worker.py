@@ -66,12 +66,12 @@ def test_no_write_of_a_worker_that_was_held_up_past_its_lease(either: Yard, figu
             held = freeze(either.family(first))
             figures.recovered(either, run_id)
             taken_over = either.run(run_id)
-            either.wait_steps(run_id, taken_over.step + 100, attempt=2)
+            either.wait_steps(run_id, taken_over.step + 50, attempt=2)
             thaw([zombie])  # alone: its supervisor would kill it before it could show what it does by itself
             assert exit_code(zombie) == EXIT_FENCED
             thaw(held)
             now = either.run(run_id)
-            either.wait_steps(run_id, now.step + 100, attempt=2)
+            either.wait_steps(run_id, now.step + 50, attempt=2)
             either.cancel(run_id)
             assert assert_intact(either, run_id).attempt == 2
     log = either.directory / "runs" / run_id / "attempt-1.log"

@@ -13,7 +13,7 @@ from sqlmodel import Session
 from app import runs
 from app.db import Database
 from app.errors import Conflict, Fenced
-from app.models import CANCELED, ENDED, FINISHED, RUNNING, Run
+from app.models import CANCELED, ENDED, FINISHED, PAUSED, RUNNING, Run
 from app.series import make_block
 from ml.spec import RunSpec
 from tests.faults.figures import Figures
@@ -44,10 +44,7 @@ def obey(s: Session, run: Run) -> None:
     points = {"train/loss": make_block([1], [1.0], [0.5])}
     flags = runs.report(s, run.id, run.attempt, run.seq + 1, points, lease_s=60, step=1)
     if flags.cancel or flags.pause:
-        return runs.end_run(
-            s, run.id, run.attempt, CANCELED if flags.cancel else "paused", WORKER, "as asked"
-        )
-    return None
+        runs.end_run(s, run.id, run.attempt, CANCELED if flags.cancel else PAUSED, WORKER, "as asked")
 
 
 def record_exit(s: Session, run: Run) -> None:

@@ -49,10 +49,10 @@ SMALL: Json = {
     "val_size": 32,
     "batch_size": 16,
 }
-MODELS: dict[str, Json] = {  # as long as a second or two of steps need
-    "lenet": {"train_size": 1_024, "epochs": 40},
-    "alexnet": {"train_size": 80, "epochs": 20, "optimizer": "adamw", "lr": 0.001, "schedule": "onecycle"},
-    "resnet8": {"train_size": 80, "epochs": 20, "schedule": "cosine"},
+MODELS: dict[str, Json] = {
+    "lenet": {"train_size": 200, "epochs": 16},  # 13 steps an epoch, the last of 8 images
+    "alexnet": {"train_size": 72, "epochs": 20, "optimizer": "adamw", "lr": 0.001, "schedule": "onecycle"},
+    "resnet8": {"train_size": 72, "epochs": 20, "schedule": "cosine"},
 }
 
 

@@ -53,6 +53,7 @@ SETTINGS = {
 }  # short, so that a test need not wait for what takes 20 s and 10 s
 MARK = "TRAINYARD_DATA_DIR"
 SABOTEUR = Path(__file__).parent / "saboteur"
+STEP_S = 0.01  # a run that does not race ahead while a test waits, and leaves the processor to what is tested
 WAIT_S = 150.0  # far more than anything takes: a busy machine is no fault
 GONE_S = 30.0  # a trainer whose run has ended elsewhere may take 10 s to notice
 
@@ -90,14 +91,17 @@ class Yard:
     # -- parts --------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def worker(self, slots: int = 1, *, sabotage: str | None = None, **settings: str) -> Iterator[Process]:
+    def worker(
+        self, slots: int = 1, *, step_s: float = STEP_S, sabotage: str = "", **settings: str
+    ) -> Iterator[Process]:
         """A worker with `settings` of its own (without TRAINYARD_); stopped in good order at the end.
 
-        `sabotage` is what its trainers do to themselves: "abort@10" at step 10, see `saboteur/sitecustomize.py`.
+        Its trainers take `step_s` for a step at least. `sabotage` is what they do to themselves: "abort@10" at step 10,
+        see `saboteur/sitecustomize.py`.
         """
         env = self.env | {f"TRAINYARD_{name}": value for name, value in settings.items()}
-        if sabotage is not None:
-            env |= {"PYTHONPATH": f"{SABOTEUR}{os.pathsep}{processes.ROOT}", "SABOTAGE": sabotage}
+        env |= {"PYTHONPATH": f"{SABOTEUR}{os.pathsep}{processes.ROOT}"}
+        env |= {"SABOTAGE": sabotage, "STEP_S": str(step_s)}
         with processes.worker_process(env, slots, directory=self.directory) as process:
             self.workers.append(process)
             try:

@@ -23,12 +23,12 @@ _done = Path(os.environ["TRAINYARD_DATA_DIR"]) / "sabotaged"
 _ROOM_BYTES = 128 << 20
 
 
-def learning_rate(schedule: str, peak: float, done: int, total: int, warmup: int = 0) -> float:
+def learning_rate(schedule: str, peak: float, done: int, *more: int) -> float:
     if _act and done + 1 == int(_step) and not (_once and _done.exists()):
         _done.touch()
         {"abort": os.abort, "hang": _hang, "memory": _take_memory}[_act]()
     time.sleep(_step_s)
-    return _honest(schedule, peak, done, total, warmup)
+    return _honest(schedule, peak, done, *more)
 
 
 def _hang() -> NoReturn:
