@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import sqlite3
@@ -27,7 +26,6 @@ from tests.processes import (
     run_command,
     trainyard_env,
     wait_for,
-    web_process,
 )
 
 Json = dict[str, Any]
@@ -162,23 +160,6 @@ def test_without_redis_runs_are_taken_and_trained_once_it_is_there(tmp_path: Pat
         with redis_server(tmp_path, port=port), processes.worker_process(env, directory=tmp_path):
             wait_for(lambda: ready(http)[0] == 200, "readiness", 30)
             wait_for(lambda: ended(http, run_id), "the run", 90)
-
-
-@pytest.mark.slow
-def test_a_broker_that_hangs_holds_nobody_up_for_long(tmp_path: Path) -> None:
-    """Seconds are told by the client's own limit."""
-    with redis_server(tmp_path) as redis:
-        env = trainyard_env(tmp_path, broker_url=redis.broker_url)
-        migrate(env)
-        with web_process(env, directory=tmp_path) as web, client(web) as http:
-            assert http.post("/api/v1/runs", json=SMALL).status_code == 201
-            os.kill(redis.process.pid, signal.SIGSTOP)
-            try:
-                answer = http.post("/api/v1/runs", json=SMALL, timeout=8)  # the broker is given two
-                assert answer.status_code == 201
-                assert http.get("/api/v1/runs").json()["runs"][0]["id"] == answer.json()["id"]
-            finally:
-                os.kill(redis.process.pid, signal.SIGCONT)
 
 
 @pytest.mark.slow

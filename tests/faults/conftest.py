@@ -65,3 +65,16 @@ def manned(manned_ground: Yard) -> Iterator[Yard]:
     """On both databases, with a worker of two slots that a test leaves as it was."""
     yield manned_ground
     manned_ground.cancel_all()
+
+
+@pytest.fixture(scope="module")
+def crewed_ground(sqlite_ground: Yard) -> Iterator[Yard]:
+    with sqlite_ground.worker(slots=2):
+        yield sqlite_ground
+
+
+@pytest.fixture
+def crewed(crewed_ground: Yard) -> Iterator[Yard]:
+    """As `manned`, on SQLite alone: for faults that know no difference."""
+    yield crewed_ground
+    crewed_ground.cancel_all()
