@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from app import logs, queue, tokens
+from app.connection import BoundedProtocol
 from app.db import Database
 from app.errors import Unavailable
 from app.guard import is_loopback, needs_token, weak_token
@@ -50,7 +51,7 @@ def main() -> int:
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         server_header=False,
         access_log=False,
         log_config=None,

@@ -25,7 +25,8 @@ from app import listing, series
 from app.columns import json_floats
 from app.db import Database, now
 from app.departures import Departures
-from app.errors import TrainyardError, Unavailable
+from app.errors import TooMany, TrainyardError, Unavailable
+from app.guard import is_loopback
 from app.models import ENDED, MetricChunk, Run
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ RUN_EVENT_S = 1.0  # progress at most this often; a change of state at once
 PING_S = 15.0
 QUEUE_ITEMS = 256  # a stream further behind than this is closed; it catches up when it reconnects
 MAX_STREAMS = 1_000
+MAX_STREAMS_EACH = 100  # of one address: a browser has one a tab, but a class may share an address
 MAX_REPLAY_POINTS = 200_000
 REPLAY_CHUNKS = 600
 ALL = "*"  # in event ids of the all-runs view: up to when it was told, in milliseconds
@@ -43,12 +45,15 @@ RECENT_S = 10.0  # how far back the all-runs view looks again, for commits that 
 
 
 class Item(NamedTuple):
-    """One event of one run; `seq` is the run's cursor once it is seen."""
+    """One event of one run; `seq` is the run's cursor once it is seen.
+
+    `text` is the event as it is sent, encoded once for all streams; each ends it with an id of its own.
+    """
 
     run_id: str
     seq: int
     event: str
-    data: str
+    text: bytes
 
 
 @dataclass(eq=False)
@@ -57,6 +62,7 @@ class Stream:
 
     runs: tuple[str, ...]
     cursors: dict[str, int]
+    client: str = ""
     inbox: asyncio.Queue[Item | None] = field(default_factory=lambda: asyncio.Queue(QUEUE_ITEMS))
     closed: bool = False
 
@@ -118,14 +124,30 @@ class Hub:
 
     # -- a stream's side ----------------------------------------------------------------------------------------
 
-    async def stream(self, runs: Sequence[str], cursors: Mapping[str, int]) -> AsyncGenerator[bytes]:
-        """Server-sent events for these runs, from these cursors on; without runs, the states of all.
+    def check_room(self, client: str) -> None:
+        """Before an answer begins, for then its status is told. Addresses of this machine may have all streams.
 
-        Raises: Unavailable when too many streams are open.
+        Raises: TooMany for this client; Unavailable when too many are open in all.
         """
         if len(self._streams) >= MAX_STREAMS or self.closing:
             raise Unavailable("too many event streams are open; close some pages and try again")
-        stream = Stream(tuple(dict.fromkeys(runs)), {run: cursors.get(run, 0) for run in runs or [ALL]})
+        if is_loopback(client):
+            return
+        if sum(stream.client == client for stream in self._streams) >= MAX_STREAMS_EACH:
+            raise TooMany(f"{MAX_STREAMS_EACH} event streams of your address are open; close some pages")
+
+    async def stream(
+        self, runs: Sequence[str], cursors: Mapping[str, int], client: str = ""
+    ) -> AsyncGenerator[bytes]:
+        """Server-sent events for these runs, from these cursors on; without runs, the states of all.
+
+        Raises: Unavailable when the process is about to stop.
+        """
+        if self.closing:
+            raise Unavailable("the server is about to stop; try again in a moment")
+        stream = Stream(
+            tuple(dict.fromkeys(runs)), {run: cursors.get(run, 0) for run in runs or [ALL]}, client
+        )
         if not stream.runs and not self._all_watched():
             self._departures = Departures()  # what went while nobody watched is on no page
         self._streams.add(stream)  # before catching up: what is flushed meanwhile waits in the inbox
@@ -178,7 +200,7 @@ class Hub:
             stream.cursors[ALL] = max(stream.cursors[ALL], int(self._polled_at * 1000))
         elif item.event in ("points", "resync"):
             stream.cursors[item.run_id] = item.seq
-        return format_sse_event(data_str=item.data, event=item.event, id=write_cursors(stream.cursors))
+        return b"%bid: %b\n\n" % (item.text, write_cursors(stream.cursors).encode())
 
     def _forget_unwatched(self) -> None:
         watched = {run for stream in self._streams for run in stream.runs}
@@ -287,13 +309,18 @@ def _replay_points(s: Session, run: Run, cursor: int) -> tuple[list[Item], bool]
     behind = (col(MetricChunk.run_id) == run.id, col(MetricChunk.seq) > cursor)
     waiting = s.exec(select(func.sum(col(MetricChunk.count))).where(*behind)).one()
     if cursor > run.seq or (waiting or 0) > MAX_REPLAY_POINTS:
-        return [Item(run.id, run.seq, "resync", json.dumps({"run": run.id}))], False
+        return [_item(run.id, run.seq, "resync", {"run": run.id})], False
     chunks = series.read_since(s, run.id, cursor, REPLAY_CHUNKS)
     return points_items(chunks), bool(chunks)
 
 
+def _item(run_id: str, seq: int, event: str, body: object) -> Item:
+    data = json.dumps(body, separators=(",", ":"), allow_nan=False)  # one line, and in ASCII
+    return Item(run_id, seq, event, f"event: {event}\ndata: {data}\n".encode())
+
+
 def _gone(run_id: str) -> Item:
-    return Item(run_id, 0, "gone", json.dumps({"run": run_id}))
+    return _item(run_id, 0, "gone", {"run": run_id})
 
 
 def _run_items(s: Session, run_ids: Sequence[str], seen: Mapping[str, Seen]) -> list[Item]:
@@ -324,7 +351,7 @@ def _run_items(s: Session, run_ids: Sequence[str], seen: Mapping[str, Seen]) -> 
 def _as_they_are(s: Session, found: Sequence[Run]) -> list[Item]:
     """One `run` event a run."""
     return [
-        Item(run.id, run.seq, "run", json.dumps(brief, separators=(",", ":"), allow_nan=False))
+        _item(run.id, run.seq, "run", brief)
         for run, brief in zip(found, listing.briefs(s, found), strict=True)
     ]
 
@@ -334,11 +361,7 @@ def points_items(flushed: Iterable[series.Flushed]) -> list[Item]:
     items = []
     for (run_id, seq), flush in groupby(flushed, key=lambda one: (one.run_id, one.seq)):
         columns = [_points_json(one) for one in flush]
-        items.append(
-            Item(
-                run_id, seq, "points", json.dumps({"series": columns}, separators=(",", ":"), allow_nan=False)
-            )
-        )
+        items.append(_item(run_id, seq, "points", {"series": columns}))
     return items
 
 

@@ -167,7 +167,13 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         404: "there is nothing at this address",
         405: f"{request.method} is not possible here; see /docs for what is",
     }
-    codes = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+    codes = {
+        400: "invalid_json",
+        404: "not_found",
+        405: "method_not_allowed",
+        408: "timeout",
+        413: "too_large",
+    }
     code = codes.get(error.status_code, "error")
     message = messages.get(error.status_code, str(error.detail))
     response = _answer(request, error.status_code, code, message)

@@ -25,6 +25,7 @@ STREAM_CHECK_S = 1.0  # how soon an open event stream of a revoked token ends
 MAX_NEXT = 1_800  # characters of an address that signing in comes back to
 MAX_BODY_BYTES = 256 * 1024
 MAX_METRICS_BYTES = 16 * 1024 * 1024
+BODY_S = 30.0  # for the next part of a body to come
 
 _CSP = "; ".join(
     (
@@ -157,12 +158,21 @@ def _too_large(limit: int) -> TooLarge:
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive` that counts bytes, since a chunked body announces no length."""
-    seen = 0
+    """`receive` that counts bytes, since a chunked body announces no length, and waits for the next BODY_S at most."""
+    seen, whole = 0, False
 
     async def limited() -> Message:
-        nonlocal seen
-        message = await receive()
+        nonlocal seen, whole
+        if whole:  # then it waits for the client to go, which may take as long as it likes
+            return await receive()
+        try:
+            async with asyncio.timeout(BODY_S):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(
+                408, "the rest of the body did not come; send it again, all at once"
+            ) from None
+        whole = not message.get("more_body", False)
         seen += len(message.get("body", b""))
         if seen > limit:  # FastAPI, which reads, lets only this kind of error through
             raise HTTPException(413, _too_large(limit).message)

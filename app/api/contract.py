@@ -21,6 +21,7 @@ TITLES = {
     403: "The token does not allow it, or another site's page asks",
     404: "There is no such run, or nothing at this address",
     409: "The run's state forbids it, or the key was used for something else",
+    408: "The rest of the body did not come",
     413: "The body is too large",
     422: "A value does not fit; `field` names it",
     429: "A limit is reached; `Retry-After` says when to try again",
@@ -93,7 +94,7 @@ def _errors(method: str, path: str, operation: Json) -> set[int]:
     if asked or "requestBody" in operation:
         found |= {422}
     if "requestBody" in operation:
-        found |= {413}
+        found |= {408, 413}
     if "{" in path or ("query", "run") in asked:
         found |= {404}
     if method in ("post", "delete"):

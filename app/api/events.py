@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse
 
 from app.api.deps import LiveHub
@@ -21,6 +21,7 @@ router = APIRouter(prefix="/api/v1", tags=["series"])
     responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def get_events(
+    request: Request,
     hub: LiveHub,
     run: Annotated[list[str], Query(max_length=200)] = [],  # noqa: B006
     after: Annotated[
@@ -35,6 +36,8 @@ async def get_events(
     a gap or a duplicate. Without `run`, the states of all runs, and no points.
     """
     cursors = read_cursors(last_event_id or after)
+    client = request.client.host if request.client else ""
+    hub.check_room(client)
     return EventSourceResponse(
-        hub.stream(run, cursors), headers={"cache-control": "no-store", "x-accel-buffering": "no"}
+        hub.stream(run, cursors, client), headers={"cache-control": "no-store", "x-accel-buffering": "no"}
     )

@@ -65,7 +65,7 @@ def get_groups(
     if x == "time":
         raise Invalid("clock times of several runs have no mean; use x=elapsed", "x")
     run_ids, names, fields = (list(dict.fromkeys(given)) for given in (runs, metrics, by))
-    check_count(run_ids, names)
+    check_count(run_ids, names, points)
     with db.read() as s:
         rows = read_revisions(s, run_ids)
         tag = make_tag(request, [(run_id, row.revision) for run_id, row in rows.items()])

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query
 from sqlmodel import Session, col, select
 
 from app import mistakes, runs
+from app.api.bodies import MAX_STEP
 from app.api.deps import AppSettings, Db
 from app.errors import Invalid, NotFound
 from app.evaluations import (
@@ -37,7 +38,7 @@ def get_predictions(
     run_id: str,
     db: Db,
     settings: AppSettings,
-    step: Annotated[int | None, Query(ge=0)] = None,
+    step: Annotated[int | None, Query(ge=0, le=MAX_STEP)] = None,
     at: Annotated[str, Query(max_length=20, description="`last`, `best` or an epoch")] = "last",
 ) -> Json:
     """`matrix[t][p]` counts the images of class t that were taken for p; `evaluations` lists what is stored."""

@@ -73,7 +73,7 @@ def get_series(
     The answer has an `ETag`; asked again with `If-None-Match`, runs that have not changed cost a 304.
     """
     run_ids, names = list(dict.fromkeys(runs)), list(dict.fromkeys(metrics))
-    check_count(run_ids, names)
+    check_count(run_ids, names, points)
     asked = Asked(x, points, window, smooth, format)
     with db.read() as s:
         rows = read_revisions(s, run_ids)

@@ -17,6 +17,7 @@ from app.models import Run
 from app.smooth import MAX_SMOOTH
 
 MAX_SERIES = 2_000
+MAX_POINTS = 2_000_000  # in one answer, some 50 MB of JSON
 T = TypeVar("T")
 
 RunIds: TypeAlias = Annotated[list[str], Query(alias="run", min_length=1, max_length=200)]
@@ -65,9 +66,13 @@ def get_window(
 AskedWindow: TypeAlias = Annotated[Window, Depends(get_window)]
 
 
-def check_count(run_ids: Sequence[str], metrics: Sequence[str]) -> None:
-    if len(run_ids) * len(metrics) > MAX_SERIES:
+def check_count(run_ids: Sequence[str], metrics: Sequence[str], points: int = 0) -> None:
+    """Raises: Invalid when the answer would be too large. `points` are those of a series; 0 where all are streamed."""
+    count = len(run_ids) * len(metrics)
+    if count > MAX_SERIES:
         raise Invalid(f"at most {MAX_SERIES} series in one call; ask for fewer runs or metrics", "metric")
+    if count * points > MAX_POINTS:
+        raise Invalid(f"{count} series have at most {MAX_POINTS // count} points each in one call", "points")
 
 
 class Revision(NamedTuple):

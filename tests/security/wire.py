@@ -43,6 +43,11 @@ class Wire:
             content = response.read()
         return Answer(response.status, told, content)
 
+    def begin(self, method: str, target: str, headers: Mapping[str, str]) -> int:
+        """The status of an answer that is left open."""
+        self._send(method, target, b"", headers)
+        return self._connection.getresponse().status
+
     def get(self, target: str, **query: str) -> Answer:
         return self.ask("GET", f"{target}?{urlencode(query)}" if query else target)
 
