@@ -148,9 +148,14 @@ def _check_origin(asked: Asked, *, by_token_alone: bool) -> None:
         return
     if site not in OUR_PAGES:
         raise Forbidden("another site's page may not do this; use the dashboard or a script")
-    origin = asked.headers.get("origin")
-    if origin is not None and origin.lower() != f"{asked.scheme}://{asked.host}" and not by_token_alone:
-        raise Forbidden("the request comes from another origin; use the dashboard or a script")
+    origin = asked.headers.get("origin", "").lower()
+    if "origin" not in asked.headers or origin == f"{asked.scheme}://{asked.host}" or by_token_alone:
+        return
+    if origin == f"https://{asked.host}":
+        raise Forbidden(
+            "the page came by https, but this server was asked by http; name the proxy in TRAINYARD_TRUSTED_PROXIES"
+        )
+    raise Forbidden("the request comes from another origin; use the dashboard or a script")
 
 
 def _bearer(headers: Headers) -> str | None:

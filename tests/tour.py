@@ -72,6 +72,7 @@ class Yard:
             ("model", "/models/resnet8"),
             ("docs", "/docs"),
             ("login", "/login"),
+            ("tokens", "/tokens"),
             ("nowhere", "/nowhere"),
             ("run-gone", "/runs/gone"),
         ]
