@@ -16,8 +16,12 @@ from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
-REPUBLISH_S = 15.0
+REPUBLISH_S = 15.0  # a message is sent again after this when fewer wait at the broker than runs do
+NORMAL_S = 60.0  # and after this when enough wait there, which may be other runs'
 BUSY_S = 0.5  # a write that waits for longer than this says that workers wait too
+SPARE_LEASES = (
+    3  # they are spared for that once in so many leases, or a busy database would keep the dead alive
+)
 NEVER_S = 1e9
 CLOCK_S = 2.0  # a clock that is corrected by less harms nothing
 
@@ -28,6 +32,7 @@ class Reaper:
     def __init__(self, db: Database, settings: Settings) -> None:
         self._db, self._settings = db, settings
         self._last_tick = time.time()
+        self._spared_at = -float("inf")
         self._is_first = True
         self._missed = False  # the last tick could not be done: the database was away, locked or full
 
@@ -50,29 +55,48 @@ class Reaper:
                 runs.redate(s, self._settings.lease_s)
             self._is_first = False
         with self._db.read() as s:
-            due = runs.has_expired(s) or runs.has_unpublished(s, after_s=REPUBLISH_S)
-            waiting = runs.count_queued(s) if due else 0
+            expired = runs.has_expired(s)
+            waiting = runs.count_queued(s) if runs.has_unpublished(s, after_s=REPUBLISH_S) else 0
         if missed or abs(slept_s) > self._settings.lease_s / 2:
             with self._db.begin() as s:
                 runs.extend_leases(s, self._settings.lease_s)
             counters.count(counters.LEASES_EXTENDED)
             log.warning("reaper: missed %.0f s; leases extended once", slept_s)
             return
-        forgotten: list[str] = []
-        if due:
-            # A message that is still at the broker only waits for a free slot; another copy would pile up there.
-            lost = waiting > 0 and (queue.depth() or 0) < waiting
-            asked_at = time.monotonic()
-            with self._db.begin() as s:
-                if time.monotonic() - asked_at > BUSY_S:
-                    runs.extend_leases(s, self._settings.lease_s)
-                reaped = runs.reap_expired(s, max_failures=self._settings.max_failures)
-                forgotten = runs.take_unpublished(s, after_s=REPUBLISH_S if lost else NEVER_S)
-            for run_id, state in reaped:
-                counters.count(counters.REAPED, label=state)
-                log.warning("reaper: run %s lost its worker, now %s", run_id, state, extra={"run": run_id})
-                if state != QUEUED:  # otherwise the next attempt's worker does it
-                    remove_leftovers(self._db, self._settings.runs_dir, run_id)
+        if expired:
+            self._reap()
+        if waiting:
+            self._publish(waiting)
+
+    def _reap(self) -> None:
+        asked_at = time.monotonic()
+        with self._db.begin() as s:
+            began_at = time.monotonic()
+            if (
+                began_at - asked_at > BUSY_S
+                and began_at - self._spared_at > SPARE_LEASES * self._settings.lease_s
+            ):
+                runs.extend_leases(s, self._settings.lease_s)
+                self._spared_at = began_at
+            reaped = runs.reap_expired(s, max_failures=self._settings.max_failures)
+        for run_id, state in reaped:
+            counters.count(counters.REAPED, label=state)
+            log.warning("reaper: run %s lost its worker, now %s", run_id, state, extra={"run": run_id})
+            if state != QUEUED:  # otherwise the next attempt's worker does it
+                remove_leftovers(self._db, self._settings.runs_dir, run_id)
+
+    def _publish(self, waiting: int) -> None:
+        """Send what was never sent, and again what may be lost.
+
+        A message that is still at the broker only waits for a free slot: copies must not pile up there.
+        """
+        at_broker = queue.depth() or 0
+        after_s = REPUBLISH_S if at_broker < waiting else NORMAL_S if at_broker < 2 * waiting else NEVER_S
+        with self._db.read() as s:
+            if not runs.has_unpublished(s, after_s=after_s):
+                return
+        with self._db.begin() as s:
+            forgotten = runs.take_unpublished(s, after_s=after_s)
         for place, run_id in enumerate(forgotten):
             if not queue.publish(run_id):
                 left = forgotten[place:]

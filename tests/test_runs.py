@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 from sqlalchemy import update
 from sqlmodel import col, select
 
@@ -34,6 +35,7 @@ from app.runs import Flags, NewRun
 from app.runs.transition import NEXT, transition
 from app.settings import Settings
 from ml.spec import RunSpec
+from tests.processes import redis_server
 
 
 def make_run(db: Database, **more: object) -> str:
@@ -553,6 +555,48 @@ def test_a_clock_that_is_set_back_leaves_no_lease_for_hours(
     assert lease < later - 3000
     assert read(db, waiting).not_before < later - 3000
     assert read(db, waiting).published_at is None
+
+
+def test_messages_are_sent_again_sooner_when_some_are_lost_and_never_pile_up(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redis_server(tmp_path) as broker:
+        monkeypatch.setattr(queue, "publisher", queue.make_celery(broker.broker_url, max_retries=0))
+        reaper = Reaper(db, Settings(data_dir=tmp_path, lease_s=20))
+        for _ in range(3):
+            make_run(db)
+
+        def waiting_after(ago_s: float) -> int | None:
+            """How many messages wait after a tick, when the runs' were sent so long ago."""
+            with db.begin() as s:
+                sent = update(Run).where(col(Run.published_at).is_not(None))
+                s.execute(sent.values(published_at=now(s) - ago_s))
+            reaper.tick()
+            return queue.depth()
+
+        assert waiting_after(0) == 3  # they had never been sent
+        assert waiting_after(20) == 3  # all there: they wait for a slot
+        assert waiting_after(61) == 6  # but these may be other runs'
+        assert waiting_after(1_000) == 6  # no more copies than that
+        with Redis.from_url(broker.url) as client:
+            client.flushall()
+        assert waiting_after(5) == 0
+        assert waiting_after(20) == 3  # fewer than runs: some are lost
+
+
+def test_a_database_that_is_always_busy_spares_the_dead_once(
+    db: Database, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = make_run(db)
+    claim(db, run_id)
+    monkeypatch.setattr("app.reaper.BUSY_S", -1.0)
+    states = []
+    for _ in range(2):
+        with db.begin() as s:
+            s.execute(update(Run).values(lease_until=1.0))
+        reaper.tick()
+        states.append(read(db, run_id).state)
+    assert states == [RUNNING, QUEUED]
 
 
 # -- external runs -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ run is a flag in its row; every transition clears the flags, and one out of `run
 """
 
 from app.runs.abandoned import (
+    REAPER,
     extend_leases,
     has_expired,
     has_unpublished,
@@ -35,6 +36,7 @@ from app.runs.reading import count_queued, get_run, list_events
 from app.runs.requests import delete_run, edit_run, request_cancel, request_pause, resume_run
 
 __all__ = [
+    "REAPER",
     "Flags",
     "NewRun",
     "append_external",

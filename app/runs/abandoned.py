@@ -11,6 +11,7 @@ from app.db import now
 from app.models import QUEUED, RUNNING, Run
 from app.runs.endings import BACK_OFF_S, give_back
 
+REAPER = "reaper"  # the actor of what no person and no worker did
 TOO_FAR = 3  # times as long as a lease or a back-off ever is
 
 
@@ -22,7 +23,7 @@ def reap_expired(s: Session, *, max_failures: int) -> list[tuple[str, str]]:
     taken = []
     for run in expired:
         why = f"worker {run.worker} stopped answering"
-        state = give_back(s, run, "reaper", why, max_failures=max_failures)
+        state = give_back(s, run, REAPER, why, max_failures=max_failures)
         if state is not None:
             taken.append((run.id, state))
     return taken

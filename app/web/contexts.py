@@ -94,7 +94,7 @@ class NewPage(Page):
 
 @dataclass(frozen=True)
 class Moment:
-    """One event of a run's life, in plain words."""
+    """One event of a run's life, in plain words. `state` is empty where it stayed what it was."""
 
     at: str
     ago: str

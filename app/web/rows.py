@@ -9,6 +9,7 @@ from typing import Any
 from sqlmodel import Session
 
 from app import listing
+from app.actor import USER
 from app.db import now
 from app.models import ENDED, PAUSED, QUEUED, RUNNING, Run
 from app.palette import Look, distinct_styles, look_of
@@ -45,6 +46,11 @@ class RunRow:
     created: str
     created_at: str
     active: bool
+
+
+def actor_title(name: str) -> str:
+    """Who did something, as an event or a worker's row names them."""
+    return _("user") if name == USER else sentence(name)
 
 
 def state_title(state: str, cancel_requested: bool = False, pause_requested: bool = False) -> str:

@@ -20,7 +20,7 @@ from app.web.contexts import Fact, Moment, RunPage
 from app.web.deps import AppSettings, Db
 from app.web.i18n import _, sentence
 from app.web.render import local_url, render
-from app.web.rows import chart_facts, field_title, field_value, make_rows, state_title
+from app.web.rows import actor_title, chart_facts, field_title, field_value, make_rows, state_title
 from app.web.specs import ran_title, short_value
 from app.web.view import Known, chart_data, read_view
 from ml.spec import RunSpec
@@ -106,12 +106,18 @@ def _moment(event: RunEvent, at: float) -> Moment:
     return Moment(
         at=listing.iso(event.at) or "",
         ago=formats.ago(event.at, at),
-        state=event.to_state,
+        state=event.to_state if event.to_state != event.from_state else "",
         state_title=state_title(event.to_state),
-        text=_("{reason} (by {actor})").format(reason=sentence(event.reason), actor=sentence(event.actor))
-        if not re.search(rf"(?<!\w){re.escape(event.actor)}(?!\w)", event.reason)
+        text=_("{reason} (by {actor})").format(reason=sentence(event.reason), actor=actor_title(event.actor))
+        if _tells_more(event)
         else sentence(event.reason),
     )
+
+
+def _tells_more(event: RunEvent) -> bool:
+    """Whether the actor is news: the reaper is nobody, and many reasons name who did it."""
+    named = re.search(rf"(?<!\w){re.escape(event.actor)}(?!\w)", event.reason)
+    return event.actor != runs.REAPER and named is None
 
 
 # -- buttons ----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from app.web.deps import AppSettings, Db, Posted
 from app.web.forms import Choice, choice_title
 from app.web.i18n import _, ngettext, sentence
 from app.web.render import local_url, render
-from app.web.rows import field_title, field_value, make_rows
+from app.web.rows import actor_title, field_title, field_value, make_rows
 from ml.catalog import MODELS, Model
 
 router = APIRouter()
@@ -73,7 +73,7 @@ def _worker(s: Session, worker: Worker, at: float) -> WorkerRow:
 
 
 def _leaving(worker: Worker) -> str:
-    who = sentence(worker.drain_by)
+    who = actor_title(worker.drain_by)
     if worker.drain == DRAIN_NOW:
         return _("Gives its runs back and ends; they go on elsewhere (asked by {who}).").format(who=who)
     if worker.drain == DRAIN_FINISH:
