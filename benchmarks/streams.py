@@ -125,7 +125,9 @@ async def follow(url: str, clients: int, runs: Sequence[str]) -> tuple[Log, list
 def main(url: str, clients: int, result: Path, runs: Sequence[str]) -> None:
     began = time.process_time()
     log, readers = uvloop.run(follow(url, clients, runs))
-    columns: dict[str, Any] = {name: np.array(getattr(log, name)) for name in ("reader", "run", "seq", "at", "delays")}
+    columns: dict[str, Any] = {
+        name: np.array(getattr(log, name)) for name in ("reader", "run", "seq", "at", "delays")
+    }
     watching = np.array([[run in reader.runs for run in runs] for reader in readers])
     np.savez(
         result, **columns, watching=watching, points=[r.points for r in readers if r.thorough],

