@@ -303,6 +303,9 @@ OPTIMIZERS: dict[str, Choice] = {
         Choice("sgd", "SGD", "Stochastic gradient descent, with momentum if given."),
         Choice("adam", "Adam", "Adaptive moments; weight decay is added to the gradient."),
         Choice("adamw", "AdamW", "Adam with decoupled weight decay."),
+        Choice(
+            "muon", "Muon", "Orthogonal steps for the hidden layers, with momentum; AdamW for the others."
+        ),
     )
 }
 

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ml.catalog import MODELS
 from ml.data import Split, subset
 from ml.models import build_model, count_parameters
+from ml.muon import MuonAdamW
 from ml.spec import RunSpec
 
 VAL_SEED = 0  # the validation subset is the same for every run, whatever its seed
@@ -33,7 +34,7 @@ class Setup:
     device: torch.device
     model: nn.Module
     averaged: AveragedModel | None
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | MuonAdamW
     train_images: Tensor
     train_labels: Tensor
     val_images: Tensor
@@ -145,7 +146,7 @@ def average(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
 
 
-def make_optimizer(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer | MuonAdamW:
     """The spec's optimizer over all parameters, never in its fused form, which rounds differently."""
     match spec.optimizer:
         case "sgd":
@@ -160,6 +161,14 @@ def make_optimizer(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer:
             return torch.optim.Adam(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
         case "adamw":
             return torch.optim.AdamW(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+        case "muon":
+            return MuonAdamW(
+                model,
+                lr=spec.lr,
+                momentum=spec.momentum,
+                nesterov=spec.nesterov,
+                weight_decay=spec.weight_decay,
+            )
     raise ValueError(f"unknown optimizer {spec.optimizer!r}")
 
 

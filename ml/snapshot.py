@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ml.generators import put_states, take_states
 from ml.setup import Setup
 from ml.spec import RunSpec
 
@@ -38,8 +39,7 @@ def take_snapshot(spec: RunSpec, run: Setup, place: Place) -> dict[str, Any]:
             "model": run.model.state_dict(),
             "averaged": None if run.averaged is None else run.averaged.state_dict(),
             "optimizer": run.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None,
+            **take_states(run.device),
             "threads": torch.get_num_threads(),
             **place._asdict(),
         }
@@ -48,7 +48,7 @@ def take_snapshot(spec: RunSpec, run: Setup, place: Place) -> dict[str, Any]:
 
 
 def restore(state: Mapping[str, Any], spec: RunSpec, run: Setup) -> Place:
-    """Put a snapshot's state into `run` and torch's generators; return where to go on.
+    """Put a snapshot's state into `run` and all generators; return where to go on.
 
     Sets the process's number of threads to the snapshot's, as another number changes the bits.
 
@@ -70,9 +70,7 @@ def restore(state: Mapping[str, Any], spec: RunSpec, run: Setup) -> Place:
     if run.averaged is not None:
         run.averaged.load_state_dict(state["averaged"])
     run.optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
-    if run.device.type == "cuda" and state["rng_cuda"] is not None:
-        torch.cuda.set_rng_state(state["rng_cuda"], run.device)
+    put_states(state, run.device)
     order = state["order"]
     return Place(
         state["epoch"], state["position"], state["step"], None if order is None else order.to(run.device)

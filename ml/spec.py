@@ -89,10 +89,14 @@ class RunSpec(BaseModel):
         json_schema_extra={"enum": list(OPTIMIZERS)},
     )
     momentum: float = Field(
-        0.0, ge=0, lt=1, title="Momentum", description="For SGD; 0 is plain SGD. Adam and AdamW ignore it."
+        0.0,
+        ge=0,
+        lt=1,
+        title="Momentum",
+        description="For SGD, where 0 is plain SGD, and for Muon, where 0.95 is usual; the others ignore it.",
     )
     nesterov: bool = Field(
-        False, title="Nesterov", description="Momentum that looks ahead; for SGD with momentum."
+        False, title="Nesterov", description="Momentum that looks ahead; for SGD and Muon with momentum."
     )
     weight_decay: float = Field(
         0.0, ge=0, le=1, title="Weight decay", description="Pulls weights toward zero."
@@ -217,7 +221,7 @@ class RunSpec(BaseModel):
         return self
 
     def _check_optimisation(self) -> None:
-        if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
+        if self.nesterov and self.optimizer in ("sgd", "muon") and self.momentum == 0:
             raise _field_error(
                 "nesterov", True, "Nesterov needs momentum; set momentum, 0.9 is usual, or turn nesterov off"
             )

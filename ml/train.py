@@ -26,6 +26,7 @@ from torch.nn.utils import clip_grad_norm_
 from ml.augment import augment
 from ml.data import Split
 from ml.events import Done, Evaluated, Evaluating, Event, Prepared, Snapshot
+from ml.generators import seed_generators
 from ml.schedules import learning_rate
 from ml.setup import Setup, pick_device, prepare
 from ml.snapshot import Place, restore, take_snapshot
@@ -49,7 +50,7 @@ def train(
     """Train `spec` on `data` and yield what happens (see `ml.events`), points about every `report_every_s`
     seconds.
 
-    Draws from torch's global generators: one training at a time in a process. `resume` is a Snapshot's state;
+    Seeds the global generators and draws from torch's: one training at a time in a process. `resume` is a Snapshot's state;
     the loop goes on with the step after it, with that run's number of threads. Setting `snapshot_requested`
     makes the loop clear it and yield a Snapshot after the step or validation batch in hand; to pause, close
     the iterator then.
@@ -61,7 +62,7 @@ def train(
         ValueError: `resume` or the data do not fit the spec.
         NonFiniteLoss: the loss is no number any more; the points up to that step have been yielded.
     """
-    torch.manual_seed(spec.seed)
+    seed_generators(spec.seed)
     run = prepare(spec, data, device)
     at = Place() if resume is None else restore(resume, spec, run)
     yield Prepared(run.total_steps, run.steps_per_epoch, at.step, run.parameters, run.resolved)

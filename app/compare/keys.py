@@ -66,7 +66,7 @@ EXPANDED = ("model_options",)  # its parts are keys, not the field itself
 IMPLIED: Mapping[str, Any] = {"augmentation": None, "pretrained": False}
 NOTHING = (None, False, 0, "", "none", "no", "false", "0")
 MUST_KNOW = {*RunSpec.model_fields, "data_digest", "code"} - {*EXPANDED, "device"}
-TAKES_MOMENTUM = ("sgd",)
+TAKES_MOMENTUM = ("sgd", "muon")
 
 VERBATIM = ("code", "data_digest", "val_digest", "device_name")  # 12e4567 is a commit, no number
 
