@@ -11,8 +11,11 @@ told by TRAINYARD_DATA_DIR in their environment: nothing that others started is 
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -52,7 +55,7 @@ SETTINGS = {
     "CHECKPOINT_S": "0.4",
 }  # short, so that a test need not wait for what takes 20 s and 10 s
 MARK = "TRAINYARD_DATA_DIR"
-SABOTEUR = Path(__file__).parent / "saboteur"
+SABOTEUR = Path(__file__).parent / "saboteur" / "sitecustomize.py"
 STEP_S = 0.01  # a run that does not race ahead while a test waits, and leaves the processor to what is tested
 WAIT_S = 150.0  # far more than anything takes: a busy machine is no fault
 GONE_S = 30.0  # a trainer whose run has ended elsewhere may take 10 s to notice
@@ -100,8 +103,10 @@ class Yard:
         see `saboteur/sitecustomize.py`.
         """
         env = self.env | {f"TRAINYARD_{name}": value for name, value in settings.items()}
-        env |= {"PYTHONPATH": f"{SABOTEUR}{os.pathsep}{processes.ROOT}"}
-        env |= {"SABOTAGE": sabotage, "STEP_S": str(step_s)}
+        saboteur = Path(tempfile.mkdtemp(prefix="saboteur-", dir=self.directory))
+        shutil.copy(SABOTEUR, saboteur)
+        (saboteur / "plan.json").write_text(json.dumps({"step_s": step_s, "sabotage": sabotage}))
+        env |= {"PYTHONPATH": f"{saboteur}{os.pathsep}{processes.ROOT}"}  # which trainers are given too
         with processes.worker_process(env, slots, directory=self.directory) as process:
             self.workers.append(process)
             try:

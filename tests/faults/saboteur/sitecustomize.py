@@ -1,12 +1,13 @@
-"""Python loads this at its start in the workers of the fault tests, and in their trainers.
+"""Python loads this at its start in the workers of the fault tests and in their trainers: a copy beside `plan.json`.
 
-STEP_S is how long a step takes at least, in seconds: a device of a known, modest speed. SABOTAGE, if not empty, is
-"act@step" or "act@step once": what a trainer does to itself before that step, each time or the first time alone. The
-loop asks for the learning rate of each step, so that is where both come in; the arithmetic is untouched.
+`step_s` of the plan is how long a step takes at least, in seconds: a device of a known, modest speed. `sabotage`, if it
+is not empty, is "act@step" or "act@step once": what a trainer does to itself before that step, each time or the first
+time alone. The loop asks for the learning rate of each step, so that is where both come in; the arithmetic stays.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import time
@@ -15,20 +16,21 @@ from typing import NoReturn
 
 import ml.schedules
 
+_here = Path(__file__).parent
+_plan = json.loads((_here / "plan.json").read_text())
 _honest = ml.schedules.learning_rate
-_step_s = float(os.environ["STEP_S"])
-_act, _, _when = os.environ["SABOTAGE"].partition("@")
+_act, _, _when = _plan["sabotage"].partition("@")
 _step, _, _once = _when.partition(" ")
-_done = Path(os.environ["TRAINYARD_DATA_DIR"]) / "sabotaged"
+_done = _here / "done"
 _ROOM_BYTES = 128 << 20
 
 
-def learning_rate(schedule: str, peak: float, done: int, *more: int) -> float:
+def learning_rate(schedule: str, peak: float, done: int, total: int, warmup: int = 0) -> float:
     if _act and done + 1 == int(_step) and not (_once and _done.exists()):
         _done.touch()
         {"abort": os.abort, "hang": _hang, "memory": _take_memory}[_act]()
-    time.sleep(_step_s)
-    return _honest(schedule, peak, done, *more)
+    time.sleep(_plan["step_s"])
+    return _honest(schedule, peak, done, total, warmup)
 
 
 def _hang() -> NoReturn:
