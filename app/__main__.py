@@ -19,6 +19,7 @@ from app.db import Database
 from app.errors import Unavailable
 from app.guard import is_loopback, needs_token, weak_token
 from app.main import create_app
+from app.schema import describe_mismatch
 from app.settings import Settings, get_settings
 
 log = logging.getLogger("app")
@@ -37,7 +38,12 @@ def main() -> int:
     settings = get_settings()
     os.umask(0o077)  # what is written is for the account that runs this alone
     logs.configure(settings)
-    refusal = weak_token([settings.token]) or _why_not(settings) or queue.refuse_broker(settings.broker_url)
+    refusal = (
+        weak_token([settings.token])
+        or _why_not(settings)
+        or queue.refuse_broker(settings.broker_url)
+        or _why_not_on(settings.database_url)
+    )
     if refusal:
         print(f"trainyard: {refusal}", file=sys.stderr)
         return 1
@@ -83,6 +89,15 @@ def _why_not(settings: Settings) -> str | None:
         if "no tables" in error.message:
             return needs_token(settings.host, is_wanted=False)
         return f"cannot tell whether anybody has a token: {error.message}; or set TRAINYARD_TOKEN"
+    finally:
+        database.dispose()
+
+
+def _why_not_on(url: str) -> str | None:
+    """Why the database is none for this version, or None."""
+    database = Database(url)
+    try:
+        return describe_mismatch(database)
     finally:
         database.dispose()
 

@@ -116,6 +116,17 @@ def ping() -> str | None:
     return None
 
 
+def describe() -> dict[str, Any]:
+    """The broker's version and what it does when its memory is full. Raises: as `_client`, when it does not answer."""
+    with _client() as client:
+        told = client.info()
+        return {
+            "version": told["redis_version"],
+            "maxmemory": told.get("maxmemory", 0),
+            "policy": told.get("maxmemory_policy", ""),
+        }
+
+
 @contextmanager
 def _client() -> Iterator[Any]:
     """The broker's Redis client, with the publisher's short patience."""

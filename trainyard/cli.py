@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trainyard import operations
 from trainyard.become import become
 from trainyard.client import Client
 from trainyard.comparison import print_comparison
@@ -130,6 +131,7 @@ def migrate() -> NoReturn:
     become("app.migrate")
 
 
+operations.register(app)
 app.add_typer(token_app, name="token")
 app.add_typer(password_app, name="password")
 

@@ -16,6 +16,7 @@ from celery.worker import state
 from app import logs, queue
 from app.db import Database
 from app.reaper import Reaper
+from app.schema import describe_mismatch
 from app.settings import get_settings, make_data_dir
 from app.ticker import Ticker
 from worker import broker
@@ -50,6 +51,9 @@ def main() -> int:
     supervisor = Supervisor(
         Database(settings.database_url, pool_size=count + 2), settings, Slots(count), name
     )
+    if (mismatch := describe_mismatch(supervisor.db)) is not None:
+        print(f"trainyard: {mismatch}", file=sys.stderr)
+        return 1
     presence = Presence(
         supervisor, gpus or [f"CPU, {count_cores()} cores ({platform.machine()})"], on_drain=stop_consuming
     )
