@@ -49,7 +49,7 @@ def describe_leaving(s: Session, name: str) -> str:
     """Why a worker lets go of its runs, for their events."""
     worker = s.get(Worker, name)
     if worker is not None and worker.drain == DRAIN_NOW:
-        return f"worker {name} was drained by {worker.drain_by}"
+        return f"worker {name} was drained, as {worker.drain_by} asked"
     return f"worker {name} shuts down"
 
 

@@ -27,7 +27,7 @@ def take_states(device: torch.device) -> dict[str, Any]:
         "rng": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "rng_python": random.getstate(),
-        "rng_numpy": [name, keys.tolist(), position, has_gauss, gauss],
+        "rng_numpy": [name, np.asarray(keys).tolist(), position, has_gauss, gauss],
     }
 
 

@@ -50,10 +50,10 @@ def train(
     """Train `spec` on `data` and yield what happens (see `ml.events`), points about every `report_every_s`
     seconds.
 
-    Seeds the global generators and draws from torch's: one training at a time in a process. `resume` is a Snapshot's state;
-    the loop goes on with the step after it, with that run's number of threads. Setting `snapshot_requested`
-    makes the loop clear it and yield a Snapshot after the step or validation batch in hand; to pause, close
-    the iterator then.
+    Seeds the global generators and draws from torch's: one training at a time in a process. `resume` is a
+    Snapshot's state; the loop goes on with the step after it, with that run's number of threads. Setting
+    `snapshot_requested` makes the loop clear it and yield a Snapshot after the step or validation batch in
+    hand; to pause, close the iterator then.
 
     On a GPU losses stay on the device between reports: a step's time is when it was handed over, and a loss
     that is no number is noticed at the next report.

@@ -18,6 +18,7 @@ from app.runs import NewRun
 from app.settings import Settings
 from ml.spec import RunSpec
 from tests.processes import wait_for
+from worker.environment import trainer_environment
 from worker.presence import Presence
 from worker.slots import Slots
 from worker.supervisor import Supervisor
@@ -126,7 +127,7 @@ def test_a_wish_to_drain_is_heard_and_can_be_hurried(supervisor: Supervisor, sha
         assert workers.describe_leaving(s, "host-1") == "worker host-1 shuts down"
         assert workers.request_drain(s, "host-1", at_once=True).drain == DRAIN_NOW
         assert workers.request_drain(s, "host-1", at_once=False).drain == DRAIN_NOW
-        assert workers.describe_leaving(s, "host-1") == "worker host-1 was drained by user"
+        assert workers.describe_leaving(s, "host-1") == "worker host-1 was drained, as user asked"
     assert supervisor.stopping.wait(30)
     presence.stop()
     assert names(shaky) == []
@@ -158,6 +159,25 @@ def names(db: Database) -> list[str]:
 def devices(db: Database) -> list[str]:
     with db.read() as s:
         return [device for worker in workers.list_present(s) for device in worker.devices]
+
+
+# -- the trainer's environment ---------------------------------------------------------------------------------
+
+
+def test_a_trainer_gets_no_secret_that_it_does_not_need() -> None:
+    given = {
+        "PATH": "/bin", "HOME": "/home/a", "http_proxy": "http://proxy", "CUDA_VISIBLE_DEVICES": "1", "LC_ALL": "C",
+        "TRAINYARD_DATABASE_URL": "postgresql://u:p@h/d", "TRAINYARD_DATA_DIR": "/data", "OMP_NUM_THREADS": "64",
+    }  # fmt: skip
+    secrets = {
+        "TRAINYARD_TOKEN": "t", "TRAINYARD_BROKER_URL": "redis://:p@h", "AWS_SECRET_ACCESS_KEY": "s", "PGPASSWORD": "p",
+        "GITHUB_TOKEN": "g", "CELERY_BROKER_URL": "redis://:p@h", "SSH_AUTH_SOCK": "/s", "TORCH_API_KEY": "k",
+    }  # fmt: skip
+    env = trainer_environment({**given, **secrets}, threads=3)
+    assert env == {
+        **given, "OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "PYTHONUNBUFFERED": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }  # fmt: skip
 
 
 # -- words ----------------------------------------------------------------------------------------------------

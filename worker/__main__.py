@@ -20,6 +20,7 @@ from app.schema import describe_mismatch
 from app.settings import get_settings, make_data_dir
 from app.ticker import Ticker
 from worker import broker
+from worker.environment import is_root
 from worker.presence import Presence
 from worker.slots import Slots, count_cores, list_gpus
 from worker.supervisor import Supervisor
@@ -98,7 +99,7 @@ def stop_consuming() -> None:
 
 def warn_of_root() -> None:
     """Code of ours alone runs here, but a mistake in it, or in a library, would have the whole machine."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
+    if is_root():
         log.warning(
             "this worker runs as root; give it a user of its own, which needs no rights but its data directory"
         )

@@ -12,6 +12,7 @@ from contextlib import suppress
 from queue import Queue
 
 from app.settings import ROOT
+from worker.environment import trainer_environment
 from worker.job import Job
 
 WARM_AGAIN_S = 4.0  # importing torch takes seconds of CPU, which a run's first steps should not have to share
@@ -37,15 +38,12 @@ class TrainerProcess:
     """An exec'd trainer, the leader of its own session. Its standard input stays open as long as we live."""
 
     def __init__(self, threads: int) -> None:
-        env = {name: value for name, value in os.environ.items() if name != "TRAINYARD_TOKEN"}
-        env |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-        env |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "worker.trainer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             cwd=ROOT,
-            env=env,
+            env=trainer_environment(os.environ, threads),
             start_new_session=True,
             bufsize=0,
         )
