@@ -14,9 +14,10 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from sqlmodel import Session
@@ -40,6 +41,7 @@ from worker.writes import insist
 
 log = logging.getLogger("worker.trainer")
 
+EXIT_CRASHED = 1
 EXIT_ORPHANED = 75
 
 
@@ -238,8 +240,18 @@ def main() -> int:
     except Fenced as error:
         log.warning("%s", error.message)
         return EXIT_FENCED
+    except BaseException:  # noqa: BLE001  # the supervisor is told by the exit code and the log
+        traceback.print_exc()
+        return EXIT_CRASHED
     return 0
 
 
+def leave(code: int) -> NoReturn:
+    """End the process now. Python's own way out takes a second with torch loaded, and hangs when memory has run out."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
