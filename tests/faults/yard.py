@@ -189,7 +189,7 @@ class Yard:
         ]
 
     def wait(
-        self, run_id: str, condition: Callable[[Run], bool], what: str = "", within_s: float = 90
+        self, run_id: str, condition: Callable[[Run], bool], what: str = "", within_s: float = WAIT_S
     ) -> Run:
         def look() -> Run | None:
             run = self.run(run_id)

@@ -3,6 +3,7 @@
 `step_s` of the plan is how long a step takes at least, in seconds: a device of a known, modest speed. `sabotage`, if it
 is not empty, is "act@step" or "act@step once": what a trainer does to itself before that step, each time or the first
 time alone. The loop asks for the learning rate of each step, so that is where both come in; the arithmetic stays.
+Workers see a host of one core, so that a trainer has one thread: several wait for each other on a busy machine.
 """
 
 from __future__ import annotations
@@ -49,3 +50,4 @@ def _take_memory() -> NoReturn:
 
 
 ml.schedules.learning_rate = learning_rate
+os.sched_getaffinity = lambda _pid: {0}
