@@ -14,6 +14,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.processes import Web, migrate, redis_server, trainyard_env, web_process
 
+QUARANTINE = Path(__file__).parent / "security" / "quarantine"
 TOKEN = "of-an-administrator-0123456789abcdef"  # with one, no token that the requests make locks them out
 CHECKS_LEFT_OUT = (
     "positive_data_acceptance",  # rules between fields, such as `spec` or `external`, are not in a JSON schema
@@ -28,9 +29,11 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     directory = tmp_path_factory.mktemp("contract")
     with redis_server(directory) as redis:
         env = trainyard_env(directory, broker_url=redis.broker_url, TOKEN=TOKEN)
+        env |= {"PYTHONPATH": str(QUARANTINE), "QUARANTINE_NOTES": str(directory / "notes")}
         migrate(env)
         with web_process(env, directory=directory) as started:
             yield started
+    assert not (directory / "notes").exists(), "it reached out: " + (directory / "notes").read_text()
 
 
 @pytest.mark.slow

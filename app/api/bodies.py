@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from app.labels import check_label
 from ml.spec import RunSpec
 
 MAX_DEPTH = 20
@@ -35,8 +36,9 @@ def storable(value: Any, depth: int = 0) -> Any:
 
 
 Storable = AfterValidator(storable)
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), Storable]
-Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), Storable]
+Label = AfterValidator(check_label)
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), Storable, Label]
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), Storable, Label]
 Notes = Annotated[str, Field(max_length=10_000), Storable]
 Tags = Annotated[list[Tag], Field(max_length=32)]
 MetricName = Annotated[

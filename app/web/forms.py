@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from app.labels import HIDDEN
 from app.validation import spec_errors
 from app.web.i18n import N_, _, sentence
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Dataset
@@ -226,6 +227,8 @@ def read_tags(typed: Typed) -> list[str]:
     tags = list(dict.fromkeys(tag.strip() for tag in typed.texts["tags"].split(",") if tag.strip()))
     if len(tags) > 32 or any(len(tag) > 100 for tag in tags):
         typed.errors["tags"] = _("at most 32 tags of at most 100 characters")
+    if any(HIDDEN.search(tag) for tag in tags):
+        typed.errors["tags"] = _hidden()
     return tags
 
 
@@ -233,7 +236,15 @@ def read_label(typed: Typed, name: str) -> str | None:
     text = typed.texts[name].strip()
     if len(text) > 200:
         typed.errors[name] = _("must have at most 200 characters")
+    if HIDDEN.search(text):
+        typed.errors[name] = _hidden()
     return text or None
+
+
+def _hidden() -> str:
+    return _(
+        "must not contain line breaks, other control characters or marks that turn the direction of text"
+    )
 
 
 # -- what the template shows ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from tests.security.surface import BODIES, FORM_NAMES, Route, list_routes, repla
 from tests.security.wire import Wire, in_path
 
 TOKEN = "of-an-administrator-0123456789abcdef"  # with one, no token that these requests make locks them out
+QUARANTINE = Path(__file__).parent / "quarantine"  # no address, host or URL in a request is ever asked
 SECRET = "the-canary-sings-" + "0123456789abcdef"
 pytestmark = pytest.mark.slow
 
@@ -54,6 +55,7 @@ def cage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cage]:
     (outside / "folder" / "canary.txt").write_text(SECRET)
     with redis_server(logs) as redis:
         env = trainyard_env(data, broker_url=redis.broker_url, TOKEN=TOKEN)
+        env |= {"PYTHONPATH": str(QUARANTINE), "QUARANTINE_NOTES": str(logs / "notes")}
         migrate(env)
         application = create_app(Settings(data_dir=data))
         routes = list_routes(application)
@@ -62,6 +64,7 @@ def cage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cage]:
             with Wire(web.url, token=TOKEN) as wire:
                 run = wire.send_json("POST", "/api/v1/runs", {"external": True, "name": "caged"})
             yield Cage(web, data, outside, json.loads(run.body)["id"], routes)
+    assert not (logs / "notes").exists(), "R7.1: " + (logs / "notes").read_text()
 
 
 @pytest.fixture
@@ -92,6 +95,8 @@ def texts(cage: Cage) -> list[str]:
         f"/{canary}",
         f"file://{canary}",
         f"//localhost{canary}",
+        "http://192.0.2.1/secret",
+        "//198.51.100.7/secret",
         "C:\\windows\\win.ini",
         "\\\\localhost\\c$\\windows\\win.ini",
         "..",
