@@ -48,6 +48,9 @@ class Settings(BaseSettings):
         le=3600,
         description="How often a trainer writes a checkpoint at most; seldomer within an epoch than at its end.",
     )
+    stall_s: float = Field(
+        1_800.0, ge=1, description="A trainer that gets nothing done for this long is ended; its run goes on."
+    )
     max_failures: int = Field(
         3, ge=1, le=100, description="A run that fails this often for no reason of its own ends."
     )

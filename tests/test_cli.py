@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from app import workers
+from app.db import Database
 from ml.spec import RunSpec
 from tests.processes import (
     free_port,
@@ -142,6 +144,25 @@ def test_runs_are_listed_and_filtered(server: Server, client: Client) -> None:
     assert server.json("runs", "--experiment", "nothing here") == []
     assert [run["id"] for run in server.json("runs", "--experiment", "listed", "--limit", "1")] == wanted[2:]
     assert server.run("runs", "--state", "asleep").returncode == 2
+
+
+def test_workers_and_drain(server: Server) -> None:
+    assert "No worker is here" in server.run("workers").stdout
+    missing = server.run("drain", "gpu-1")
+    assert (missing.returncode, "there is no worker 'gpu-1' here" in missing.stderr) == (2, True)
+
+    database = Database(f"sqlite:///{server.env['TRAINYARD_DATA_DIR']}/trainyard.db")
+    with database.begin() as s:
+        workers.say_present(s, "gpu-1", 2, ["CPU"], ["r1"]).seen_at += 3_600  # it stays while this test lasts
+    (row,) = server.json("workers")
+    assert (row["name"], row["state"], row["slots"]) == ("gpu-1", "ready", 2)
+    assert "ends when it is over" in server.run("drain", "gpu-1").stdout
+    assert "given back" in server.run("drain", "gpu-1", "--now").stdout
+    assert "draining" in server.run("workers").stdout
+    with database.begin() as s:
+        assert workers.read_wish(s, "gpu-1") == "now"
+        workers.say_goodbye(s, "gpu-1")
+    database.dispose()
 
 
 def test_cancel(server: Server, client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,12 @@ from app.models import DRAIN_FINISH, DRAIN_NOW, QUEUED, RUNNING
 from app.runs import NewRun
 from app.settings import Settings
 from ml.spec import RunSpec
-from tests.processes import wait_for
+from tests.processes import run_command, wait_for
 from worker.environment import trainer_environment
 from worker.presence import Presence
 from worker.slots import Slots
 from worker.supervisor import Supervisor
-from worker.trainer_exit import describe_exit
+from worker.trainer_exit import EXIT_STALLED, describe_exit
 
 
 class Shaky(Database):
@@ -180,6 +181,44 @@ def test_a_trainer_gets_no_secret_that_it_does_not_need() -> None:
     }  # fmt: skip
 
 
+# -- standing still -------------------------------------------------------------------------------------------
+
+STANDS_STILL = """
+import sys, threading
+from app import runs
+from app.db import Database
+from worker.reporter import Reporter
+from worker.stall import Stall
+
+url, run_id, busy_s = sys.argv[1:]
+reporter = Reporter(Database(url), run_id, 1, 0, lease_s=20, flush_s=0.1)
+reporter.start()
+stall = Stall(reporter, stall_s=2)
+stall.start()
+
+def hang_here():
+    threading.Event().wait(60)
+
+for _ in range(int(busy_s) * 2):
+    threading.Event().wait(0.5)
+    stall.beat()
+hang_here()
+"""
+
+
+def test_a_trainer_that_stands_still_is_ended_with_its_stacks(shaky: Shaky, db_url: str) -> None:
+    run_id = make_run(shaky)
+    with shaky.begin() as s:
+        assert runs.claim_run(s, run_id, "host-1", 20) is not None
+    ended = run_command([sys.executable, "-c", STANDS_STILL, db_url, run_id, "4"], within_s=120)
+    assert ended.returncode == EXIT_STALLED, ended.stderr
+    assert "in hang_here" in ended.stderr
+    with shaky.read() as s:
+        assert (
+            runs.get_run(s, run_id).seq >= 3
+        )  # it was let work for longer than that, and said so each second
+
+
 # -- words ----------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +235,7 @@ def test_a_trainer_gets_no_secret_that_it_does_not_need() -> None:
         ),
         (3, "epoch 4 begins", "the trainer exited with code 3"),
         (3, "", "the trainer exited with code 3"),
+        (77, "", "the trainer stood still for too long (TRAINYARD_STALL_S) and was ended"),
     ],
 )
 def test_how_a_trainer_ended_is_said_in_words(code: int, tail: str, said: str) -> None:

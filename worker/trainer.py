@@ -3,8 +3,8 @@
 It imports torch and waits on standard input for its job: so a run starts at once. The end of standard input
 means that the supervisor is gone, and so is the trainer then.
 
-Exit codes: 0 the run's state is recorded; 75 the supervisor is gone; 76 another attempt has the run; anything else is a
-crash, which the supervisor records.
+Exit codes: 0 the run's state is recorded; 75 the supervisor is gone; 76 another attempt has the run; 77 it stood still;
+anything else is a crash, which the supervisor records.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from ml.train import pick_device, train
 from worker.checkpoints import Checkpoints
 from worker.job import Job
 from worker.reporter import EXIT_FENCED, Reporter
+from worker.stall import Stall
 from worker.trainer_exit import read_tail
 from worker.validation import Validation
 from worker.writes import insist
@@ -63,12 +64,15 @@ class Trainer:
             first_step=job.checkpoint["step"] if job.checkpoint else 0,
         )
         self.checkpoints = Checkpoints(job, settings, self.reporter)
+        self.stall = Stall(self.reporter, settings.stall_s)
 
     def run(self) -> None:
         """Train to the end, or until asked to stop; the run's new state is in the database afterwards."""
         self.reporter.start()
+        self.stall.start()
         try:
             for event in self.events():
+                self.stall.beat()
                 if isinstance(event, Snapshot):
                     if self.keep(event):
                         return self.let_go()
@@ -104,6 +108,7 @@ class Trainer:
 
     def loading(self, what: str, fraction: float) -> None:
         """Progress of a download. Raises: Interrupted, when the run is not wanted any more."""
+        self.stall.beat()
         self.reporter.set(phase=f"{what} {fraction:.0%}"[:200])
         if self.wanted():
             raise Interrupted

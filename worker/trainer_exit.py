@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 TAIL_LINES = 60
+EXIT_STALLED = 77
 MAX_LINE = 300  # characters of a log's last line
 
 
@@ -17,6 +18,8 @@ def describe_exit(code: int, tail: str = "") -> str:
         return "the trainer was killed by signal 9, perhaps out of memory"
     if code < 0:
         return f"the trainer was ended by signal {-code} ({signal.Signals(-code).name})"
+    if code == EXIT_STALLED:
+        return "the trainer stood still for too long (TRAINYARD_STALL_S) and was ended"
     last = tail.rstrip().rpartition("\n")[2].strip()
     if re.match(r"[A-Za-z_.]+(Error|Exception)\b", last):
         return f"the trainer exited with code {code}: {last[:MAX_LINE]}"
