@@ -81,7 +81,7 @@ class Access:
             self._environment = Known(caller, tokens.TOKEN, tokens.digest_of(environment_token))
         self._book: Book | None = None
         self._used: dict[str, float] = {}
-        self._lock = threading.Lock()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
 
     @property
     def is_loaded(self) -> bool:
@@ -104,17 +104,18 @@ class Access:
 
     def refresh(self) -> None:
         """Raises: Unavailable; the tokens read before stay."""
-        with self._db.read() as s:
-            current = tokens.list_current(s)
-            any_made = bool(current) or tokens.any_made(s)
-            key = tokens.read_session_key(s)
-        known = {token.id: _known(token) for token in current}
-        self._book = Book(
-            by_digest={one.digest: one for one in known.values() if one.kind == tokens.TOKEN},
-            by_id=known,
-            any_made=any_made,
-            session_key=key,
-        )
+        with self._reading:  # one after the other, or an older reading might replace a newer one
+            with self._db.read() as s:
+                current = tokens.list_current(s)
+                any_made = bool(current) or tokens.any_made(s)
+                key = tokens.read_session_key(s)
+            known = {token.id: _known(token) for token in current}
+            self._book = Book(
+                by_digest={one.digest: one for one in known.values() if one.kind == tokens.TOKEN},
+                by_id=known,
+                any_made=any_made,
+                session_key=key,
+            )
 
     def write_used(self) -> None:
         """Raises: Unavailable; what could not be written is forgotten, it is no more than a hint."""

@@ -175,6 +175,16 @@ def test_every_route_asks_for_its_scope(lab: Lab, routes: list[tuple[str, str]],
     assert not wrong
 
 
+def test_a_name_belongs_to_one_address(tmp_path: Path) -> None:
+    """Templates ask for addresses by name: a page's form must not find the API's route of the same name."""
+    application = create_app(Settings(data_dir=tmp_path))
+    application.state.db.dispose()
+    routers = [getattr(route, "original_router", None) for route in application.router.routes]
+    names = [route.name for router in routers if router is not None for route in router.routes]
+    assert len(names) > 50
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_what_may_be_submitted_is_there(routes: list[tuple[str, str]]) -> None:
     there = {f"{method} {path}" for method, path in routes}
     listed = {f"{method} {path.replace('{', '').replace('}', '')}" for method, path in scopes.SUBMIT_ROUTES}
@@ -747,6 +757,7 @@ def test_the_page_shows_a_new_token_once(lab: Lab) -> None:
         )
         asked = admin.get("/tokens", params={"revoke": token_id})
         assert "This cannot be undone" in asked.text
+        assert f'action="/tokens/{token_id}/revoke"' in asked.text
         assert admin.post(f"/tokens/{token_id}/revoke").status_code == 303
         with lab.http(headers={"authorization": f"Bearer ty_{secret}"}) as bob:
             assert bob.get("/api/v1/queue").status_code == 401

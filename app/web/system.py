@@ -81,8 +81,8 @@ def _leaving(worker: Worker) -> str:
     return ""
 
 
-@router.post("/workers/{name}/drain", name="drain_worker")
-def drain_worker(request: Request, name: str, db: Db, posted: Posted) -> Response:
+@router.post("/workers/{name}/drain", name="ask_drain")
+def ask_drain(request: Request, name: str, db: Db, posted: Posted) -> Response:
     with db.begin() as s:
         workers.request_drain(s, name, at_once=posted.get("how") == DRAIN_NOW)
     return RedirectResponse(local_url(request, "page_workers"), 303)

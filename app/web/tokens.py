@@ -81,7 +81,7 @@ def make_token(request: Request, db: Db, posted: Posted) -> Response:
     return answer
 
 
-@router.post("/tokens/{token_id}/revoke", name="revoke_token")
+@router.post("/tokens/{token_id}/revoke", name="do_revoke")
 def revoke_token(request: Request, token_id: str, db: Db) -> Response:
     with db.begin() as s:
         tokens.revoke(s, [tokens.get_token(s, token_id)])
