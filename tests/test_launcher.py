@@ -105,6 +105,22 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_drained_worker_is_not_started_again(tmp_path: Path) -> None:
+    with (
+        up(tmp_path / "data", tmp_path) as (url, process),
+        httpx.Client(base_url=url, trust_env=False, timeout=30) as http,
+    ):
+        (worker,) = wait_for(
+            lambda: http.get("/api/v1/workers").json()["workers"] or None, "the worker", 60, process=process
+        )
+        http.post(f"/api/v1/workers/{worker['name']}/drain").raise_for_status()
+        wait_for(lambda: "as it was asked to" in process.output(), "its end", 60, process=process)
+        assert "starting it again" not in process.output()
+        assert answers(f"{url}/readyz")
+        assert http.get("/api/v1/workers").json()["workers"] == []
+
+
+@pytest.mark.slow
 def test_a_second_up_on_the_same_data_is_refused(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     with up(data_dir, tmp_path) as (_, process):
