@@ -33,7 +33,7 @@ LONG = {
     "dataset": "digits",
     "train_size": 512,
     "val_size": 64,
-    "epochs": 120,
+    "epochs": 60,
     "batch_size": 16,
     "device": "cpu",
 }
@@ -101,11 +101,11 @@ def test_a_run_that_trains_during_the_backup_ends_the_same_after_a_restore(tmp_p
     data, again, archive = tmp_path / "data", tmp_path / "again", tmp_path / "yard.tar.gz"
     with serving(data, tmp_path) as http:
         run_id, waiting = submit(http, LONG), submit(http, SHORT)
-        wait_for(lambda: pointer_of(data, run_id).get("step", 0) > 30, "a checkpoint", 120)
+        wait_for(lambda: pointer_of(data, run_id).get("step", 0) > 30, "a checkpoint", 280)
         made = backup(data, archive)
         assert made.returncode == 0, made.stderr
         assert read(http, run_id)["state"] == "running"
-        wait_for(lambda: read(http, run_id)["state"] == "finished", "the undisturbed run", 240)
+        wait_for(lambda: read(http, run_id)["state"] == "finished", "the undisturbed run", 280)
         undisturbed = series(http, run_id)
 
     assert archive.stat().st_mode & 0o777 == 0o600
@@ -119,7 +119,7 @@ def test_a_run_that_trains_during_the_backup_ends_the_same_after_a_restore(tmp_p
     assert {path.stat().st_mode & 0o077 for path in (again, *again.rglob("*"))} == {0}
 
     with serving(again, tmp_path) as http:
-        wait_for(lambda: read(http, run_id)["state"] == "finished", "the restored run", 240)
+        wait_for(lambda: read(http, run_id)["state"] == "finished", "the restored run", 280)
         assert series(http, run_id) == undisturbed
         events = read(http, run_id)["events"]
         assert any(event["actor"] == "restore" and event["to"] == "queued" for event in events)
