@@ -21,6 +21,7 @@ from app.chunks import make_block
 from app.db import Database
 from app.errors import TrainyardError
 from app.listing import Filter
+from app.live import MAX_STREAMS, Stream
 from app.main import create_app
 from app.models import Run
 from app.settings import Settings
@@ -324,6 +325,17 @@ def test_a_body_without_an_end_is_not_waited_for(
     application.state.db.dispose()
     assert said.startswith(b"HTTP/1.1 408")
     assert b"the rest of the body did not come" in said
+
+
+def test_there_are_no_more_streams_than_there_is_room_for(migrated_file: Path) -> None:
+    url = f"sqlite:///{migrated_file}"
+    application = create_app(Settings(data_dir=migrated_file.parent, database_url=url, port=80))
+    application.state.hub._streams |= {Stream((), {}) for _ in range(MAX_STREAMS)}
+    with serving(application) as url, Wire(url) as wire:
+        answer = wire.ask("GET", "/api/v1/events", headers={"host": "localhost"})
+    application.state.db.dispose()
+    assert answer.status == 503, "told before the answer begins"
+    assert int(answer.headers["retry-after"]) > 0
 
 
 # -- what would be SQL -----------------------------------------------------------------------------------------------
