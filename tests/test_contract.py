@@ -37,21 +37,22 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_answer_is_one_that_the_document_tells(web: Web, tmp_path: Path, phase: str) -> None:
-    """By schemathesis: no 5xx, no answer that takes ten seconds, known status codes, types and shapes.
+    """By schemathesis: no 5xx, no answer that takes half a minute, known status codes, types and shapes.
 
     The event stream is left out, as it never ends; tests/test_live.py has it.
     """
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{web.url}/openapi.json", "--phases", phase),
         *("--exclude-path", "/api/v1/events", "--exclude-checks", ",".join(CHECKS_LEFT_OUT)),
-        *("--max-examples", str(PHASES[phase]), "--request-timeout", "10", "--seed", "1", "--no-color"),
+        *("--max-examples", str(PHASES[phase]), "--request-timeout", "30", "--seed", "1", "--no-color"),
         *("--header", f"Authorization: Bearer {TOKEN}", "--generation-database", "none"),
         *("--continue-on-failure", "--no-shrink"),
     ]
     ended = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=800, check=False
     )  # it leaves notes where it runs
     assert ended.returncode == 0, ended.stdout[-12_000:] + ended.stderr[-2_000:]
     assert "Tested: " in ended.stdout

@@ -23,7 +23,7 @@ from tests.security.wire import Wire, in_path
 TOKEN = "of-an-administrator-0123456789abcdef"  # with one, no token that these requests make locks them out
 QUARANTINE = Path(__file__).parent / "quarantine"  # no address, host or URL in a request is ever asked
 SECRET = "the-canary-sings-" + "0123456789abcdef"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)
