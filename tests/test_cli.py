@@ -157,11 +157,16 @@ def test_workers_and_drain(server: Server) -> None:
     (row,) = server.json("workers")
     assert (row["name"], row["state"], row["slots"]) == ("gpu-1", "ready", 2)
     assert "ends when it is over" in server.run("drain", "gpu-1").stdout
-    assert "given back" in server.run("drain", "gpu-1", "--now").stdout
     assert "draining" in server.run("workers").stdout
-    with database.begin() as s:
-        assert workers.read_wish(s, "gpu-1") == "now"
-        workers.say_goodbye(s, "gpu-1")
+
+    command = [*TRAINYARD, "drain", "gpu-1", "--now", "--wait"]
+    env = {"TRAINYARD_URL": server.url}
+    with running("drain", command, directory=Path(server.env["TRAINYARD_DATA_DIR"]), env=env) as process:
+        wait_for(lambda: "given back" in process.output(), "its answer", process=process)
+        with database.begin() as s:
+            assert workers.read_wish(s, "gpu-1") == "now"
+            workers.say_goodbye(s, "gpu-1")
+        assert process.popen.wait(60) == 0
     database.dispose()
 
 

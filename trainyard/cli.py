@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -30,6 +31,7 @@ from trainyard.tables import worker_table
 from trainyard.token_commands import password_app, token_app
 
 CLI_RETRY_S = 1.0  # a person waits for the answer
+DRAIN_POLL_S = 1.0
 FAILED, USAGE, NOT_REACHABLE, INTERRUPTED = 1, 2, 4, 130
 USAGE_STATUS = (400, 401, 403, 404, 422)  # the request was wrong; the server is well
 
@@ -246,12 +248,19 @@ def drain(
     now: Annotated[
         bool, typer.Option("--now", help="Do not wait for its runs: they go on elsewhere, from a checkpoint.")
     ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the worker is gone.")] = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """Let a worker end: it takes no more runs, and stops once those it has are over."""
     with _connected(url, token) as client:
         asked = client.drain(name, now=now)
+        _tell_drain(name, asked, now)
+        while wait and any(worker["name"] == name for worker in client.workers()):
+            time.sleep(DRAIN_POLL_S)
+
+
+def _tell_drain(name: str, asked: dict[str, Any], now: bool) -> None:
     left = len(asked["running"])
     rest = "they are given back" if now else f"it ends when {'it is' if left == 1 else 'they are'} over"
     text = (
