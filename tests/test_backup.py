@@ -97,6 +97,7 @@ def series(http: httpx.Client, run_id: str) -> Json:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # half a minute on a machine with nothing else to do
 def test_a_run_that_trains_during_the_backup_ends_the_same_after_a_restore(tmp_path: Path) -> None:
     data, again, archive = tmp_path / "data", tmp_path / "again", tmp_path / "yard.tar.gz"
     with serving(data, tmp_path) as http:
@@ -124,7 +125,7 @@ def test_a_run_that_trains_during_the_backup_ends_the_same_after_a_restore(tmp_p
         events = read(http, run_id)["events"]
         assert any(event["actor"] == "restore" and event["to"] == "queued" for event in events)
         assert not any("stopped answering" in event["reason"] for event in events)
-        wait_for(lambda: read(http, waiting)["state"] == "finished", "the run that waited", 120)
+        wait_for(lambda: read(http, waiting)["state"] == "finished", "the run that waited", 280)
 
 
 @pytest.fixture

@@ -68,6 +68,7 @@ def upgraded(env: dict[str, str], directory: Path) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # seconds on a machine with nothing else to do
 @pytest.mark.parametrize("old", OLD)
 def test_runs_that_wait_on_an_old_sqlite_run_after_the_upgrade(old: str, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'trainyard.db'}"
@@ -85,6 +86,7 @@ def test_runs_that_wait_on_an_old_sqlite_run_after_the_upgrade(old: str, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # seconds on a machine with nothing else to do
 def test_runs_that_wait_on_an_old_postgres_run_after_the_upgrade(tmp_path: Path, postgres: Postgres) -> None:
     plain = postgres.create_database()
     command.upgrade(alembic_config(database_url(plain)), OLD[0])
@@ -96,10 +98,10 @@ def test_runs_that_wait_on_an_old_postgres_run_after_the_upgrade(tmp_path: Path,
 
 def check_both(env: dict[str, str], directory: Path) -> None:
     with upgraded(env, directory) as http:
-        wait_for(lambda: state(http, "waits") == "finished", "the run that waited", 120)
+        wait_for(lambda: state(http, "waits") == "finished", "the run that waited", 280)
         assert state(http, "rests") == "paused"
         assert http.post("/api/v1/runs/rests/resume").status_code == 202
-        wait_for(lambda: state(http, "rests") == "finished", "the run that was paused", 120)
+        wait_for(lambda: state(http, "rests") == "finished", "the run that was paused", 280)
         found = http.get("/api/v1/series", params={"run": ["waits", "rests"], "metric": "train/loss"}).json()
         one, other = found["series"]
         assert one["total"] == other["total"] == RunSpec.model_validate(SPEC).total_steps
