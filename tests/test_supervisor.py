@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 from sqlmodel import Session
@@ -21,8 +22,8 @@ from ml.spec import RunSpec
 from tests.processes import run_command, wait_for
 from worker.environment import trainer_environment
 from worker.presence import Presence
-from worker.slots import Slots
-from worker.supervisor import Supervisor
+from worker.slots import Slots, TrainerProcess
+from worker.supervisor import Supervisor, Watch
 from worker.trainer_exit import EXIT_STALLED, describe_exit
 
 
@@ -96,6 +97,30 @@ def test_a_claim_in_doubt_leaves_alone_what_another_slot_trains(supervisor: Supe
     assert supervisor.claim(run_id, 1) is None
     with shaky.read() as s:
         assert (runs.get_run(s, run_id).attempt, supervisor.running) == (1, {0: run_id})
+
+
+def test_a_run_is_kept_for_a_trainer_until_its_first_step(supervisor: Supervisor, shaky: Shaky) -> None:
+    """Its own thread may be held up while it loads; from then on it must show that it lives."""
+    run_id = make_run(shaky)
+    with shaky.begin() as s:
+        run = runs.claim_run(s, run_id, supervisor.name, 20)
+    assert run is not None
+    watch = Watch(supervisor, run, cast(TrainerProcess, None))
+    for seq, step, phase, renewed in (
+        (1, None, "loading data", True),
+        (2, 0, "training", True),
+        (3, 1, "training", False),
+    ):
+        with shaky.begin() as s:
+            runs.report(s, run_id, 1, seq, {}, lease_s=1, step=step, phase=phase, step_rate=step or None)
+        before = lease(shaky, run_id)
+        watch.look()
+        assert (lease(shaky, run_id) > before + 10) is renewed, phase
+
+
+def lease(db: Database, run_id: str) -> float:
+    with db.read() as s:
+        return runs.get_run(s, run_id).lease_until or 0.0
 
 
 def test_a_worker_that_leaves_takes_nothing(supervisor: Supervisor, shaky: Shaky) -> None:

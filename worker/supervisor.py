@@ -30,7 +30,7 @@ from worker.writes import FIRST_S, LAST_S
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-STARTING_S = 120.0  # so long may a trainer take to its first flush before the lease is left to expire
+STARTING_S = 120.0  # so long may a trainer take to its first step before the lease is left to expire
 CANCEL_TERM_S, CANCEL_KILL_S = 5.0, 15.0
 SHUTDOWN_KILL_S = 25.0
 ENDING_S = 10.0  # after its run has ended elsewhere, a trainer may take so long to notice
@@ -194,7 +194,8 @@ class Watch:
             current = runs.get_run(s, self.run.id)
         if current.attempt != mine:
             return self.trainer.signal(signal.SIGKILL)
-        starting = current.seq == self.run.seq and time.monotonic() - self.began < STARTING_S
+        # Loading and importing may hold up a trainer's own thread for longer than a lease, on a busy machine.
+        starting = current.step_rate is None and time.monotonic() - self.began < STARTING_S
         if starting and current.state == RUNNING:
             with db.begin() as s:
                 runs.renew_lease(s, self.run.id, mine, self.supervisor.settings.lease_s)
