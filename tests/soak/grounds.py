@@ -24,8 +24,9 @@ from tests.faults.yard import Yard, a_yard, kill, output_of
 from tests.processes import Postgres, Process, Web, answers
 
 SLOTS = 2
-# A run that was killed often is no broken one, so it is never given up; the rest is short, so that much happens.
-SETTINGS = {"MAX_FAILURES": "100", "LEASE_S": "3", "CHECKPOINT_S": "0.5"}
+# A run that was killed often is no broken one, so it is never given up. Checkpoints are frequent, so that much happens;
+# the lease is no shorter than a trainer of an overloaded machine may take from one flush to the next.
+SETTINGS = {"MAX_FAILURES": "100", "LEASE_S": "10", "CHECKPOINT_S": "0.5"}
 T = TypeVar("T")
 
 

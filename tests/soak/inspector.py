@@ -30,7 +30,8 @@ from tests.soak.grounds import Grounds
 STRAY_S = 60.0
 STUCK_S = 60.0  # a running run whose row was not written for so long hangs
 SETTLE_S = 3.0  # after a run's last trainer has ended, its supervisor may still have to remove a checkpoint
-BREAKDOWNS = re.compile(r"^.*(?:tick failed|incident [0-9a-f]{8}|Traceback).*$", re.MULTILINE)
+# In our logs. Libraries log tracebacks, indented, when Redis goes away in their hands; that is why they are told apart.
+BREAKDOWNS = re.compile(r"^(?:.*(?:tick failed|incident [0-9a-f]{8})|Traceback).*$", re.MULTILINE)
 
 
 @dataclass
