@@ -54,7 +54,6 @@ class Known:
     kind: str
     digest: str
     expires_at: float | None = None
-    last_used_at: float | None = None
 
     def is_good(self, at: float) -> bool:
         return self.expires_at is None or self.expires_at > at
@@ -66,8 +65,12 @@ class Book:
 
     by_digest: dict[str, Known] = field(default_factory=dict)
     by_id: dict[str, Known] = field(default_factory=dict)
-    any_made: bool = False
     session_key: bytes | None = None
+    stamp: tuple[float | None, ...] = (0,)
+
+    @property
+    def any_made(self) -> bool:
+        return bool(self.stamp[0])
 
 
 class Access:
@@ -81,6 +84,7 @@ class Access:
             self._environment = Known(caller, tokens.TOKEN, tokens.digest_of(environment_token))
         self._book: Book | None = None
         self._used: dict[str, float] = {}
+        self._written: dict[str, float] = {}
         self._lock, self._reading = threading.Lock(), threading.Lock()
 
     @property
@@ -106,28 +110,26 @@ class Access:
         """Raises: Unavailable; the tokens read before stay."""
         with self._reading:  # one after the other, or an older reading might replace a newer one
             with self._db.read() as s:
+                stamp = tokens.read_stamp(s)
+                if self._book is not None and self._book.stamp == stamp:
+                    return
                 current = tokens.list_current(s)
-                any_made = bool(current) or tokens.any_made(s)
                 key = tokens.read_session_key(s)
             known = {token.id: _known(token) for token in current}
             self._book = Book(
                 by_digest={one.digest: one for one in known.values() if one.kind == tokens.TOKEN},
                 by_id=known,
-                any_made=any_made,
                 session_key=key,
+                stamp=stamp,
             )
 
     def write_used(self) -> None:
         """Raises: Unavailable; what could not be written is forgotten, it is no more than a hint."""
-        book = self._read()
         with self._lock:
-            due = {
-                token_id: at
-                for token_id, at in self._used.items()
-                if token_id in book.by_id and at - (book.by_id[token_id].last_used_at or 0) > USED_S
-            }
+            due = {one: at for one, at in self._used.items() if at - self._written.get(one, 0) > USED_S}
             self._used.clear()
         if due:
+            self._written |= due
             with self._db.begin() as s:
                 tokens.mark_used(s, due)
 
@@ -203,7 +205,7 @@ class Access:
 
 def _known(token: Token) -> Known:
     caller = Caller(Scope(token.scope), token.name, token.id)
-    return Known(caller, token.kind, token.digest, token.expires_at, token.last_used_at)
+    return Known(caller, token.kind, token.digest, token.expires_at)
 
 
 def _sign(key: bytes, token_id: str, expires: str, digest: str) -> str:

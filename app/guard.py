@@ -11,10 +11,10 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 
 from app.access import ANYONE, Access, Caller
 from app.errors import Forbidden, TooMany, Unauthorized
@@ -165,11 +165,7 @@ def _bearer(headers: Headers) -> str | None:
 
 
 def _session(headers: Headers) -> str | None:
-    try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(SESSION_COOKIE)
-    except CookieError:
-        return None
-    return cookie.value if cookie is not None else None
+    return cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE)
 
 
 def needs_token(host: str, *, is_wanted: bool) -> str | None:

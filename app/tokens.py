@@ -138,6 +138,14 @@ def any_made(s: Session) -> bool:
     return s.exec(select(Token.id).limit(1)).first() is not None
 
 
+def read_stamp(s: Session) -> tuple[float | None, ...]:
+    """What changes with every token that is made or revoked, and with the session key; first the count of all."""
+    revoked = col(Token.revoked_at)
+    counted = select(func.count(), func.count(revoked), func.max(Token.created_at), func.max(revoked))
+    keys = s.exec(select(func.count()).select_from(Secret)).one()
+    return (*s.exec(counted.select_from(Token)).one(), keys)
+
+
 def list_current(s: Session) -> list[Token]:
     """Those that were not revoked, and expired ones among them."""
     return list(s.exec(select(Token).where(col(Token.revoked_at).is_(None))).all())

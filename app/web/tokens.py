@@ -146,7 +146,7 @@ def _row(request: Request, token: Token, at: float) -> TokenRow:
 
 def _expiry(token: Token, at: float) -> str:
     if token.expires_at is None:
-        return _("never")
+        return _("no date")
     if token.expires_at <= at:
         return formats.ago(token.expires_at, at)
     return _("in {time}").format(time=formats.duration(token.expires_at - at))
