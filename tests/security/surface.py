@@ -58,6 +58,7 @@ BODIES: dict[str, Any] = {
     "POST /api/v1/runs/{run_id}/finish": {"state": "finished", "error": "a"},
     "POST /api/v1/runs/{run_id}/metrics": {"batch": "a", "step": [1], "values": {"b": ["NaN"]}},
     "POST /api/v1/tokens": {"name": "a", "scope": "read"},
+    "POST /api/v1/workers/{name}/drain": {"now": False},
 }
 
 
