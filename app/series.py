@@ -108,10 +108,14 @@ def _rebuild_summaries(s: Session, run_id: str, metrics: Sequence[str]) -> None:
             s.execute(insert(MetricSummary).values(summary_row(run_id, metric, block)))
 
 
-def truncate_after(s: Session, run_id: str, step: int) -> None:
-    """Forget every point behind `step`, so that a new attempt can write those steps again."""
+def truncate_after(s: Session, run_id: str, step: int, *, of: str = "") -> None:
+    """Forget every point behind `step`, so that a new attempt can write those steps again: of metrics named `of`..."""
     mine = col(MetricChunk.run_id) == run_id
-    behind = (mine, col(MetricChunk.last_step) > step)
+    behind = (
+        mine,
+        col(MetricChunk.last_step) > step,
+        col(MetricChunk.metric).startswith(of, autoescape=True),
+    )
     touched = [ChunkRow(*row) for row in s.execute(select(*CHUNK_COLUMNS).where(*behind))]
     if not touched:
         return

@@ -92,6 +92,7 @@ class Checkpoints:
             "sha256": digest,
             "step": event.step,
             "epoch": event.epoch,
+            "evaluated": event.state["position"] == 0,  # or the epoch's evaluation is still to come
             "previous": older,
         }
         # Listed now: once the flush is through, the next one may be there already, or half written.

@@ -37,7 +37,7 @@ def claim_run(s: Session, run_id: str, worker: str, lease_s: float) -> Run | Non
     found = s.exec(query.with_for_update().execution_options(populate_existing=True)).first()
     if found is None:
         return None
-    kept = step_kept(found)
+    kept, found_at = step_kept(found), found.checkpoint
     reason = f"claimed by {worker}" + (f"; resumes from step {kept:,}" if kept else "")
     run = transition(
         s, run_id, QUEUED, RUNNING, worker, reason, *waits,
@@ -53,9 +53,21 @@ def claim_run(s: Session, run_id: str, worker: str, lease_s: float) -> Run | Non
         epoch=int(found.checkpoint["epoch"]) if found.checkpoint else 0,
     )  # fmt: skip
     if run is not None:
-        series.truncate_after(s, run_id, kept)
-        artifacts.truncate_after(s, run_id, kept)
+        _forget_behind(s, run_id, found_at)
     return run
+
+
+def _forget_behind(s: Session, run_id: str, pointer: dict[str, Any] | None) -> None:
+    """Forget what an attempt that goes on from this checkpoint will measure again.
+
+    One written before or within an epoch's evaluation has its step trained, and the evaluation still to come.
+    """
+    step = int(pointer["step"]) if pointer else 0
+    series.truncate_after(s, run_id, step)
+    artifacts.truncate_after(s, run_id, step)
+    if pointer and not pointer.get("evaluated", True):
+        series.truncate_after(s, run_id, step - 1, of="val/")
+        artifacts.truncate_after(s, run_id, step - 1)
 
 
 def report(
@@ -136,8 +148,7 @@ def rewind(
     )
     if not held.rowcount:  # type: ignore[attr-defined]
         raise Fenced(f"attempt {attempt} of run {run_id} was superseded")
-    series.truncate_after(s, run_id, step)
-    artifacts.truncate_after(s, run_id, step)
+    _forget_behind(s, run_id, pointer)
     reason = f"{reason}; goes on from step {step:,}" if step else f"{reason}; starts again from the beginning"
     remark(s, run_id, attempt, actor, reason)
 
