@@ -18,7 +18,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
-from sqlalchemy import func
+from sqlalchemy import bindparam, func
 from sqlmodel import Session, col, select
 
 from app import listing, series
@@ -42,6 +42,16 @@ REPLAY_CHUNKS = 600
 ALL = "*"  # in event ids of the all-runs view: up to when it was told, in milliseconds
 FIRST_S = 60.0  # how far back the all-runs view begins: its page may be older than its stream
 RECENT_S = 10.0  # how far back the all-runs view looks again, for commits that came late
+
+
+# Built once: asked ten times a second.
+_AMONG = col(Run.id).in_(bindparam("ids", expanding=True))
+_WATCHED = select(Run.id, Run.revision, Run.seq).where(_AMONG)
+# What is told at once when it changes, beside the revision.
+_KEY: list[Any] = [
+    Run.attempt, Run.state, Run.phase, Run.cancel_requested, Run.pause_requested, Run.name, Run.tags
+]  # fmt: skip
+_TOLD = select(Run.id, Run.revision, *_KEY).where(_AMONG)
 
 
 class Item(NamedTuple):
@@ -249,8 +259,7 @@ class Hub:
         return items
 
     def _poll_watched(self, s: Session, seen: Mapping[str, Seen], at: float) -> list[Item]:
-        columns = (col(Run.id), col(Run.revision), col(Run.seq))
-        rows = s.execute(select(*columns).where(col(Run.id).in_(seen))).all()
+        rows = s.connection().execute(_WATCHED, {"ids": list(seen)}).all()
         there = {run_id: (revision, seq) for run_id, revision, seq in rows}
         items = [_gone(run_id) for run_id in seen.keys() - there.keys()]
         points: list[Item] = []
@@ -328,24 +337,14 @@ def _run_items(s: Session, run_ids: Sequence[str], seen: Mapping[str, Seen]) -> 
     if not run_ids:
         return []
     at = time.monotonic()  # of no clock that may be set
-    changed = s.exec(select(Run).where(col(Run.id).in_(run_ids))).all()
     due = []
-    for run in changed:
-        known = seen[run.id]
-        key = (
-            run.state,
-            run.attempt,
-            run.phase,
-            run.cancel_requested,
-            run.pause_requested,
-            run.name,
-            tuple(run.tags),
-        )
+    for run_id, revision, attempt, *rest in s.connection().execute(_TOLD, {"ids": list(run_ids)}):
+        known, key = seen[run_id], (attempt, *rest)
         if key != known.key or at - known.sent_at >= RUN_EVENT_S:
             known.key, known.sent_at = key, at
-            known.revision, known.attempt = run.revision, run.attempt
-            due.append(run)
-    return _as_they_are(s, due)
+            known.revision, known.attempt = revision, attempt
+            due.append(run_id)
+    return _as_they_are(s, s.exec(select(Run).where(col(Run.id).in_(due))).all()) if due else []
 
 
 def _as_they_are(s: Session, found: Sequence[Run]) -> list[Item]:

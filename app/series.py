@@ -240,25 +240,36 @@ class Flushed(NamedTuple):
     block: Block
 
 
+# Built once: a hub reads for every watched run, several times a second.
+_SINCE = (
+    select(*CHUNK_COLUMNS)
+    .where(col(MetricChunk.run_id) == bindparam("run_id"), col(MetricChunk.seq) > bindparam("seq"))
+    .order_by(col(MetricChunk.seq), col(MetricChunk.metric))
+    .limit(bindparam("limit"))
+)
+_OF_FLUSH = (
+    select(*CHUNK_COLUMNS)
+    .where(col(MetricChunk.run_id) == bindparam("run_id"), col(MetricChunk.seq) == bindparam("seq"))
+    .order_by(col(MetricChunk.metric))
+)
+
+
 def read_since(s: Session, run_id: str, seq: int, limit: int) -> list[Flushed]:
     """What was flushed after `seq`, in order of flush: at most about `limit` chunks (a flush is never torn)."""
-    mine = (col(MetricChunk.run_id) == run_id, col(MetricChunk.seq) > seq)
-    seqs = s.exec(select(MetricChunk.seq).where(*mine).order_by(col(MetricChunk.seq)).limit(limit)).all()
-    if not seqs:
-        return []
-    last = seqs[-1]
-    if len(seqs) == limit and seqs[0] < last:  # the last flush may have more chunks
-        last = max(one for one in seqs if one < last)
-    rows = s.execute(
-        select(*CHUNK_COLUMNS)
-        .where(*mine, col(MetricChunk.seq) <= last)
-        .order_by(col(MetricChunk.seq), col(MetricChunk.metric))
-    )
+    connection = s.connection()
+    rows = connection.execute(_SINCE, {"run_id": run_id, "seq": seq, "limit": limit})
     chunks = [ChunkRow(*row) for row in rows]
+    if len(chunks) == limit:  # the last flush may have more chunks
+        last = chunks[-1].seq
+        chunks = [chunk for chunk in chunks if chunk.seq < last] or [
+            ChunkRow(*row) for row in connection.execute(_OF_FLUSH, {"run_id": run_id, "seq": last})
+        ]
     flushed = [Flushed(c.run_id, c.metric, c.seq, unpack_after(c, seq)) for c in chunks]
     flushed = [one for one in flushed if len(one.block.steps)]
+    if flushed or not chunks:
+        return flushed
     # A chunk of compacted flushes may hold only what the reader knows: then what it waits for lies behind.
-    return flushed or read_since(s, run_id, last, limit)
+    return read_since(s, run_id, chunks[-1].seq, limit)
 
 
 def list_summaries(s: Session, run_ids: Sequence[str]) -> dict[str, list[MetricSummary]]:
