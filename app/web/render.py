@@ -113,7 +113,9 @@ def _denial(asks: Caller | None, scope: Scope) -> str:
     if asks is not None and asks.scope.covers(scope):
         return ""
     reasons = {
-        Scope.SUBMIT: i18n._("You may look, but not start or change runs: that needs a token with the scope submit."),
+        Scope.SUBMIT: i18n._(
+            "You may look, but not start or change runs: that needs a token with the scope submit."
+        ),
         Scope.ADMIN: i18n._("You may not do this: it needs a token with the scope admin."),
     }
     return reasons[scope]
