@@ -11,7 +11,6 @@ import time
 from app import counters, queue, runs
 from app.db import Database
 from app.leftovers import remove_leftovers
-from app.models import QUEUED
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -82,8 +81,8 @@ class Reaper:
         for run_id, state in reaped:
             counters.count(counters.REAPED, label=state)
             log.warning("reaper: run %s lost its worker, now %s", run_id, state, extra={"run": run_id})
-            if state != QUEUED:  # otherwise the next attempt's worker does it
-                remove_leftovers(self._db, self._settings.runs_dir, run_id)
+            # Also of a run that waits again: it may be canceled before another attempt tidies up.
+            remove_leftovers(self._db, self._settings.runs_dir, run_id)
 
     def _publish(self, waiting: int) -> None:
         """Send what was never sent, and again what may be lost.
