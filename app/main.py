@@ -44,6 +44,7 @@ from app.live import Hub
 from app.reaper import Reaper
 from app.security import HEADERS, SecurityMiddleware
 from app.settings import ROOT, Settings, get_settings, make_data_dir
+from app.stopping import StoppingMiddleware
 from app.ticker import Ticker
 from app.traffic import TrafficMiddleware, make_histogram
 from app.validation import explain, field_name, known_fields
@@ -101,6 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     # Within the middleware of the language, which the pages bring: a refusal is a page too.
     guard = Guard(app.state.access, host_names(settings))
+    app.add_middleware(StoppingMiddleware, refuse=_refuse)
     app.add_middleware(SecurityMiddleware, guard=guard, refuse=_refuse)
     web.install(app)
     app.mount("/static/plotly", StaticFiles(directory=PLOTLY_DIR), name="plotly")

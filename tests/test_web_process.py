@@ -225,3 +225,19 @@ def test_a_locked_database_is_503_and_nothing_is_half_written(web: Web, tmp_path
             http.post("/api/v1/experiments", json={"name": "e", "vary": {"seed": [1, 2]}}).status_code == 201
         )
     assert json.dumps(rows(database)) != json.dumps(before)
+
+
+@pytest.mark.slow
+def test_a_request_that_waits_when_the_process_stops_is_told_to_try_again(web: Web, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "trainyard.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with client(web) as http, ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(http.post, "/api/v1/runs", json={"external": True})
+            threading.Event().wait(1)  # until it waits for the lock
+            web.process.popen.send_signal(signal.SIGTERM)
+            response = waiting.result(30)
+        other.execute("ROLLBACK")
+    assert response.status_code == 503, response.text
+    assert response.headers["retry-after"] == "2"
+    assert "about to stop" in response.json()["error"]["message"]
+    assert web.process.popen.wait(30) == 0
