@@ -36,7 +36,9 @@ class Database:
         if self.is_sqlite:
             options["connect_args"] = {"check_same_thread": False, "timeout": busy_timeout_s}
         else:
-            options["connect_args"] = {"options": POSTGRES_OPTIONS, "connect_timeout": 3}
+            # A server that hangs without closing its sockets is given up as a server that has gone is.
+            patience = {"tcp_user_timeout": 20_000, "keepalives_idle": 10, "keepalives_interval": 5}
+            options["connect_args"] = {"options": POSTGRES_OPTIONS, "connect_timeout": 3, **patience}
             options["pool_pre_ping"] = True
         self.engine: Engine = create_engine(self.url, **options)
         if self.is_sqlite:

@@ -92,8 +92,11 @@ def test_after_a_power_cut_the_run_goes_on_from_what_reached_the_disk(
             run_id = yard.submit(LONG)
             yard.wait(run_id, lambda run: bool((run.checkpoint or {}).get("previous")), "two checkpoints")
             trainer = yard.trainer_of(run_id)
+            seen: dict[str, int] = {}
             wait_for(
-                lambda: stopped_between_checkpoints(yard, run_id, trainer), "points after a checkpoint", 60
+                lambda: stopped_between_checkpoints(yard, run_id, trainer, seen),
+                "a flush after a checkpoint's",
+                60,
             )
             all_of_them = [yard.web.process, worker]
             orphans = yard.family(worker)[1:]
@@ -130,11 +133,18 @@ def test_after_a_power_cut_the_run_goes_on_from_what_reached_the_disk(
         assert f"resumes from step {after.checkpoint['step']:,}" in yard.claims(run_id)[1].reason
 
 
-def stopped_between_checkpoints(yard: Yard, run_id: str, trainer: psutil.Process) -> bool:
-    """Stop it; let it go on when it has just written a checkpoint."""
+def stopped_between_checkpoints(
+    yard: Yard, run_id: str, trainer: psutil.Process, seen: dict[str, int]
+) -> bool:
+    """Stop it; let it go on unless a flush came after that of its newest checkpoint, and no sync since.
+
+    `seen` keeps the flush with which each checkpoint was first seen.
+    """
     trainer.suspend()
     run = yard.run(run_id)
-    if run.checkpoint is not None and run.step >= run.checkpoint["step"] + 5:
+    pointer = run.checkpoint["file"] if run.checkpoint else ""
+    log = read_log(yard.directory / "trainyard.db")
+    if pointer and run.seq > seen.setdefault(pointer, run.seq) and log.frames > log.copied:
         return True
     trainer.resume()
     return False
@@ -155,10 +165,9 @@ def read_log(database: Path) -> Log:
     """Raises: AssertionError, when there is no log."""
     wal, shm = Path(f"{database}-wal"), Path(f"{database}-shm")
     _magic, _version, page_bytes = struct.unpack(">III", wal.read_bytes()[:12])
-    frames = (wal.stat().st_size - HEADER_BYTES) // (24 + page_bytes)
-    (copied,) = struct.unpack(
-        "=I", shm.read_bytes()[96:100]
-    )  # nBackfill: what was synced before it was copied
+    index = shm.read_bytes()
+    (frames,) = struct.unpack("=I", index[16:20])  # mxFrame: a log that was begun anew has older ones behind
+    (copied,) = struct.unpack("=I", index[96:100])  # nBackfill: what was synced before it was copied
     return Log(24 + page_bytes, frames, copied)
 
 

@@ -51,14 +51,16 @@ def test_a_loop_that_stands_still_is_canceled_by_force(yard: Yard, figures: Figu
     """F17 cancel, loop stands still: its lease is renewed, it never asks; SIGTERM after 5 s, SIGKILL after 15 s."""
     with yard.worker(sabotage="hang@10"):
         run_id = yard.submit(LONG)
-        yard.wait_steps(run_id, 9)
+        yard.wait_steps(run_id, 1)
+        yard.wait_sabotage()
         trainer = yard.trainer_of(run_id)
         figures.strike()
         yard.cancel(run_id)
         figures.since(yard.backend, "canceled")
         wait_gone(trainer)
         run = assert_intact(yard, run_id)
-        assert (run.state, run.attempt, run.step) == ("canceled", 1, 9)
+        assert (run.state, run.attempt) == ("canceled", 1)
+        assert 1 <= run.step <= 9  # those just before may not have been reported yet
         yard.cancel(yard.submit(LONG))  # the slot is free
 
 

@@ -51,7 +51,7 @@ LONG: Json = {**QUICK, "train_size": 512, "val_size": 64, "epochs": 10_000, "lr"
               "model_options": {"activation": "relu"}}  # fmt: skip
 
 SETTINGS = {
-    "LEASE_S": "3",
+    "LEASE_S": "6",  # a busy machine keeps a healthy trainer from writing for seconds
     "CHECKPOINT_S": "0.4",
 }  # short, so that a test need not wait for what takes 20 s and 10 s
 MARK = "TRAINYARD_DATA_DIR"
@@ -210,6 +210,10 @@ class Yard:
             lambda run: run.state == "running" and run.step >= steps and run.attempt >= attempt,
             f"step {steps} of attempt {attempt}",
         )
+
+    def wait_sabotage(self) -> None:
+        """A trainer has done what its worker's plan says."""
+        wait_for(lambda: any(self.directory.glob("saboteur-*/done")), "the sabotage", WAIT_S)
 
     def wait_checkpoint(self, run_id: str, after_step: int = 0) -> Run:
         """A checkpoint behind `after_step` is recorded."""
