@@ -375,7 +375,7 @@ def many(http: httpx.Client) -> tuple[str, list[str]]:
     made = [
         external(
             http, experiment=experiment, name=f"run {i % 7}", tags=[f"t{i % 3}", 'quo"te%_'],
-            params={"model": f"m{i % 4}", "dataset": "d" if i % 2 else None},
+            params={"model": f"model {i % 4}", "dataset": "d" if i % 2 else None},
         )
         for i in range(45)
     ]  # fmt: skip
@@ -430,8 +430,8 @@ def test_filters(http: httpx.Client, many: tuple[str, list[str]]) -> None:
     assert count() == len(made)
     assert count(state="failed") == 9
     assert count(state=["failed", "running"]) == 45
-    assert count(model="m0") == 12
-    assert count(model=["m0", "m1"]) == 23
+    assert count(model="model 0") == 12
+    assert count(model=["model 0", "model 1"]) == 23
     assert count(dataset="d") == 22
     assert count(tag="t0") == 15
     assert count(tag="t") == 0  # a whole tag, not a part of one
@@ -439,7 +439,7 @@ def test_filters(http: httpx.Client, many: tuple[str, list[str]]) -> None:
     assert count(tag="%") == 0
     assert count(text="RUN 3") == 6
     assert count(text="%") == 0
-    assert count(text="m2", state="failed") == 2
+    assert count(text="model 2", state="failed") == 2
     assert count(text="nobody") == 0
 
 

@@ -60,9 +60,13 @@ class Lab:
     def http(
         self, who: str | None = None, web: Web | None = None, headers: dict[str, str] | None = None
     ) -> httpx.Client:
+        """A client at an address of its own, so that no wrong guess of one test slows another."""
         token = {"authorization": f"Bearer {self.secrets[who]}"} if who else {}
+        address = {"x-forwarded-for": f"198.18.{secrets.randbelow(256)}.{secrets.randbelow(256)}"}
         url = (web or self.web).url
-        return httpx.Client(base_url=url, headers={**token, **(headers or {})}, trust_env=False, timeout=30)
+        return httpx.Client(
+            base_url=url, headers={**address, **token, **(headers or {})}, trust_env=False, timeout=30
+        )
 
     @contextmanager
     def database(self) -> Iterator[Database]:
