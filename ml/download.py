@@ -23,8 +23,8 @@ class DatasetUnavailable(ValueError):
     """The data set is neither on disk nor to be had; the message says what to do."""
 
 
-class _MirrorFailed(Exception):
-    """A mirror does not give the file; the next one may."""
+class SourceFailed(Exception):
+    """An address does not give the file; another one may."""
 
 
 def ensure_files(kind: type[MNIST], root: Path, title: str, size_mb: int, progress: Progress | None) -> None:
@@ -55,7 +55,7 @@ def ensure_files(kind: type[MNIST], root: Path, title: str, size_mb: int, progre
     for name, md5 in missing:
         packed = folder / name
         data = packed.read_bytes() if packed.is_file() else _download(kind, name, md5, folder, title, advance)
-        _write_whole(folder / name.removesuffix(".gz"), _unpack(data, packed))
+        write_whole(folder / name.removesuffix(".gz"), _unpack(data, packed))
 
 
 def _make_writable(folder: Path, title: str) -> None:
@@ -78,10 +78,10 @@ def _download(
     for mirror in kind.mirrors:
         blocks = []
         try:
-            for block in _read_blocks(mirror + name):
+            for block in read_blocks(mirror + name):
                 blocks.append(block)
                 advance(len(block))
-        except _MirrorFailed as error:
+        except SourceFailed as error:
             reasons.append(f"{mirror}: {error}")
             continue
         data = b"".join(blocks)
@@ -96,14 +96,14 @@ def _download(
     )
 
 
-def _read_blocks(url: str) -> Iterator[bytes]:
-    """The bytes at `url` in blocks. Only its own errors become _MirrorFailed, never those of who iterates."""
+def read_blocks(url: str) -> Iterator[bytes]:
+    """The bytes at `url` in blocks. Only its own errors become SourceFailed, never those of who iterates."""
     try:
         with urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310  torchvision's own addresses
             while block := response.read(BLOCK_BYTES):
                 yield block
     except (OSError, HTTPException) as error:
-        raise _MirrorFailed(str(error)) from error
+        raise SourceFailed(str(error)) from error
 
 
 def _unpack(data: bytes, path: Path) -> bytes:
@@ -115,7 +115,8 @@ def _unpack(data: bytes, path: Path) -> bytes:
         ) from error
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """The file appears under its name only when all of it is on the disk. Raises: OSError."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             file.write(data)
