@@ -1,17 +1,23 @@
-"""HTTP over one connection, bounded: who never ends the head of a request, or sends a huge one, is sent away.
+"""HTTP over one connection, bounded: who never ends the head of a request, sends a huge one, or does not read the
+answer is sent away.
 
-uvicorn waits for the rest of a head for ever and keeps all of it, and every connection counts against the number that
-it takes: some hundreds of slow ones would keep everybody else out.
+uvicorn waits for the rest of a head for ever and keeps all of it, and as long for a client that reads nothing; and
+every connection counts against the number that it takes: some hundreds of slow ones would keep everybody else out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
+from array import array
+from contextlib import suppress
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_S = 20.0
+UNREAD_S = 60.0  # in which a client has to read something of what waits for it; it may come back for the rest
 MAX_HEAD_BYTES = 64 * 1024  # an event stream's Last-Event-ID may have 20,000
 REFUSAL = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-type: application/json\r\n"
@@ -29,6 +35,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _heads = 0  # that have come whole
     _head_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -36,7 +43,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._is_read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reading()
+
+    def resume_writing(self) -> None:
+        self._is_read()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         was_in_head, heads = self._in_head, self._heads
@@ -68,6 +84,29 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _await_reading(self) -> None:
+        self._unread = self.loop.call_later(UNREAD_S, self._look_whether_read, self._waiting())
+
+    def _look_whether_read(self, waiting: int) -> None:
+        if self._waiting() < waiting:
+            self._await_reading()
+        else:
+            self.transport.abort()  # closing would wait for the client, as long as its system keeps the connection
+
+    def _waiting(self) -> int:
+        """Bytes that the client has not acknowledged, ours and the kernel's: they only shrink while writing pauses."""
+        kept = array("i", [0])
+        with suppress(
+            OSError
+        ):  # a system that does not tell; the client has to read enough for us to go on, then
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, kept)
+        return kept[0] + self.transport.get_write_buffer_size()
+
+    def _is_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -299,6 +300,30 @@ def test_a_head_without_an_end_is_not_waited_for(
     with serving(_hello) as url:
         said = _speak(url, *parts)
     assert said.count(b"200 OK") == (len(parts) == 2)
+
+
+def test_an_answer_that_nobody_reads_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads slowly gets all of it, who reads nothing is cut off: the application is told, and memory is free."""
+    monkeypatch.setattr(connection, "UNREAD_S", 1.0)
+    ended = threading.Event()
+
+    async def endless(_scope: Any, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(2_000):
+            await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+        assert (await receive())["type"] == "http.disconnect"
+        ended.set()
+
+    with (
+        serving(endless) as url,
+        socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), 30) as slow,
+    ):
+        slow.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        for _ in range(5):
+            time.sleep(0.5)
+            assert slow.recv(100_000)
+            assert not ended.is_set()
+        wait_for(ended.is_set, "the end of what nobody reads", 30)
 
 
 def test_a_huge_head_is_refused_before_it_is_whole() -> None:
