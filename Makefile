@@ -28,10 +28,10 @@ up: $(VENV)/.run ## start everything
 	@$(UP)
 
 test: $(VENV)/.test ## run the tests (PYTEST_ARGS="-k client")
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
 
 faults: $(VENV)/.test ## kill, stop and cut off every part, and print the recovery times
-	@$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
+	@TRIALS=20 $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
 
 soak: $(VENV)/.test ## kill something every few seconds for MINUTES, on DATABASE=sqlite or postgres
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) --database $(DATABASE)

@@ -1,6 +1,6 @@
 """axe-core finds nothing on any page, and the keyboard reaches everything, in a real Chromium.
 
-Looks, languages and widths are paired: each two of them meet on every page. `/docs` is Swagger UI in our colours: the
+Every page is seen in both looks, both languages and at both widths. `/docs` is Swagger UI in our colours: the
 structure that it builds breaks three rules (SWAGGER), which only a change of that library could mend.
 """
 
@@ -30,9 +30,7 @@ JUDGE = """async ([tags, swagger, within]) => {
 }"""
 LOOKS = [
     ("light", "en-GB", 1440),
-    ("light", "zh-CN", 390),
-    ("dark", "en-GB", 390),
-    ("dark", "zh-CN", 1440),
+    ("dark", "zh-CN", 390),
 ]
 
 
@@ -66,7 +64,7 @@ def test_axe_finds_nothing_on_any_page(
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize(("scheme", "locale", "width"), [LOOKS[0], LOOKS[2]], ids=lambda value: str(value))
+@pytest.mark.parametrize(("scheme", "locale", "width"), LOOKS, ids=lambda value: str(value))
 def test_axe_finds_nothing_in_what_opens(
     browser: Browser, yard: Yard, scheme: str, locale: str, width: int
 ) -> None:
