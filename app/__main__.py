@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -73,6 +74,9 @@ def main() -> int:
     log.info(
         "the web process of Trainyard %s listens on %s:%d", version("trainyard"), settings.host, settings.port
     )
+    # What is loaded now stays: a full collection that walked it would hold every request up, and so come too rarely.
+    gc.collect()
+    gc.freeze()
     server.run(sockets=[listener])
     return 0 if server.started else 1
 
