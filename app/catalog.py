@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
+from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Pretrained
 from ml.presets import PRESETS
 from ml.spec import RunSpec
 
@@ -22,6 +22,8 @@ def describe(datasets_dir: Path) -> dict[str, Any]:
                 "parameters": m.parameters,
                 "recipe": dict(m.recipe),
                 "options": m.options.model_json_schema(),
+                "smallest": m.smallest,
+                "pretrained": m.pretrained and describe_weights(m.pretrained, datasets_dir),
             }
             for m in MODELS.values()
         ],
@@ -33,6 +35,14 @@ def describe(datasets_dir: Path) -> dict[str, Any]:
             for p in (make() for make in PRESETS.values())
         ],
         "spec": RunSpec.model_json_schema(),
+    }
+
+
+def describe_weights(weights: Pretrained, datasets_dir: Path) -> dict[str, Any]:
+    return {
+        "file": weights.file,
+        "available": weights.path_in(datasets_dir).is_file(),
+        "download_mb": weights.download_mb,
     }
 
 

@@ -44,6 +44,40 @@ class AlexNetOptions(ModelOptions):
     )
 
 
+class AlexNet224Options(ModelOptions):
+    dropout: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        title="Dropout",
+        description="Chance that an input of the first two linear layers is dropped.",
+    )
+    image_size: int = Field(
+        224,
+        ge=64,
+        le=512,
+        title="Image size",
+        description="Images are enlarged to so many pixels a side, as the network was made for photographs; fewer "
+        "cost less time.",
+    )
+
+
+class PretrainedOptions(ModelOptions):
+    backbone: Literal["full", "frozen"] = Field(
+        "full",
+        title="Fine-tuning",
+        description="Full: all weights go on learning. Frozen: only the new last layer learns, which is quicker.",
+    )
+    image_size: int = Field(
+        224,
+        ge=64,
+        le=512,
+        title="Image size",
+        description="Images are enlarged to so many pixels a side, as the network was made for photographs; fewer "
+        "cost less time.",
+    )
+
+
 class MLPOptions(ModelOptions):
     layers: int = Field(
         2, ge=1, le=8, title="Hidden layers", description="Linear layers with ReLU before the last."
@@ -63,12 +97,32 @@ class ResNetOptions(ModelOptions):
 
 
 @dataclass(frozen=True)
+class Pretrained:
+    """The file of weights that a model starts from, in the folder `weights` of the datasets folder.
+
+    Its name is torchvision's, which ends with the first digits of the file's SHA-256.
+    """
+
+    file: str
+    download_mb: int
+
+    @property
+    def sha256_prefix(self) -> str:
+        return self.file.rpartition(".")[0].rpartition("-")[2]
+
+    def path_in(self, root: Path) -> Path:
+        return root / "weights" / self.file
+
+
+@dataclass(frozen=True)
 class Model:
     """One architecture.
 
     `recipe` holds the spec fields that learn well with it: what the form fills in when the model is chosen.
     `parameters` counts the trainable numbers for one 28x28 grey channel and ten classes, with default
-    options.
+    options. `smallest` is the least height and width of images that its layers do not use up; batch normalisation
+    needs a map of more than one pixel, or it fails on a last batch of one image. A pretrained one scales its input as
+    its weights expect.
     """
 
     name: str
@@ -79,6 +133,8 @@ class Model:
     parameters: int
     options: type[ModelOptions]
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    smallest: int = 1
+    pretrained: Pretrained | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +202,7 @@ MODELS: dict[str, Model] = {
                 "schedule": "onecycle",
                 "model_options": {"activation": "relu"},
             },
+            smallest=16,
         ),
         Model(
             "mlp",
@@ -166,6 +223,17 @@ MODELS: dict[str, Model] = {
             1_555_898,
             AlexNetOptions,
             {"optimizer": "adamw", "lr": 0.001, "schedule": "onecycle"},
+            smallest=15,
+        ),
+        Model(
+            "alexnet224",
+            "AlexNet-224",
+            "torchvision's AlexNet at its own size: images enlarged to 224x224, 57 million weights; wants a GPU.",
+            "Krizhevsky 2014, One weird trick for parallelizing convolutional neural networks",
+            "ml.models.alexnet224:build",
+            57_044_810,
+            AlexNet224Options,
+            {"optimizer": "adamw", "lr": 0.0003, "schedule": "onecycle"},
         ),
         Model(
             "resnet8",
@@ -176,6 +244,7 @@ MODELS: dict[str, Model] = {
             75_002,
             ResNetOptions,
             {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
+            smallest=5,
         ),
         Model(
             "resnet20",
@@ -186,6 +255,7 @@ MODELS: dict[str, Model] = {
             269_434,
             ResNetOptions,
             {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
+            smallest=5,
         ),
         Model(
             "resnet56",
@@ -196,6 +266,7 @@ MODELS: dict[str, Model] = {
             852_730,
             ResNetOptions,
             {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
+            smallest=5,
         ),
         Model(
             "resnet18",
@@ -206,6 +277,7 @@ MODELS: dict[str, Model] = {
             11_172_810,
             ResNetOptions,
             {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
+            smallest=9,
         ),
         Model(
             "resnet34",
@@ -216,6 +288,7 @@ MODELS: dict[str, Model] = {
             21_280_970,
             ResNetOptions,
             {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
+            smallest=9,
         ),
         Model(
             "resnet50",
@@ -226,6 +299,20 @@ MODELS: dict[str, Model] = {
             23_519_690,
             ResNetOptions,
             {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"},
+            smallest=9,
+        ),
+        Model(
+            "resnet18-pretrained",
+            "ResNet-18 pretrained",
+            "torchvision's ResNet-18, trained on a million photographs and fine-tuned here on images enlarged to "
+            "224x224; wants a GPU.",
+            "He et al. 2016, Deep residual learning for image recognition, table 1; weights of torchvision",
+            "ml.models.pretrained:resnet18",
+            11_181_642,
+            PretrainedOptions,
+            # As PyTorch's tutorial on transfer learning has it.
+            {"optimizer": "sgd", "lr": 0.001, "momentum": 0.9, "schedule": "cosine"},
+            pretrained=Pretrained("resnet18-f37072fd.pth", 47),
         ),
     )
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ml.catalog import MODELS
 from ml.data import Split, subset
 from ml.models import build_model, count_parameters
+from ml.models.pretrained import start_from
 from ml.muon import MuonAdamW
 from ml.spec import RunSpec
 
@@ -81,9 +83,11 @@ def pick_device(asked: str, slot: int | None = None) -> torch.device:
     return torch.device("cpu")
 
 
-def prepare(spec: RunSpec, data: Split, device: torch.device) -> Setup:
+def prepare(
+    spec: RunSpec, data: Split, device: torch.device, weights: Mapping[str, Tensor] | None = None
+) -> Setup:
     """Build the model (its weights are the next draws of torch's global generator) and move everything to
-    `device`.
+    `device`. A pretrained model begins with `weights`.
 
     On a GPU this switches cuDNN to deterministic kernels and to true fp32 for the whole process.
 
@@ -94,13 +98,18 @@ def prepare(spec: RunSpec, data: Split, device: torch.device) -> Setup:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     options = MODELS[spec.model].options.model_validate(spec.model_options)
-    model = build_model(spec.model, options, data.shape, data.classes).to(device)
+    model = build_model(spec.model, options, data.shape, data.classes)
+    if weights is not None:
+        start_from(model, weights)
+    model = model.to(device)
     bf16 = spec.precision == "bf16"
     if bf16:
         model = model.to(memory_format=torch.channels_last)
     train_images, train_labels = subset(data.train_images, data.train_labels, spec.train_size, spec.seed)
     val_images, val_labels = subset(data.val_images, data.val_labels, spec.val_size, VAL_SEED)
-    pixel_max, mean, std = _scaling(spec.input_scaling, data)
+    # A pretrained model standardizes by ImageNet's figures itself.
+    scaling = "unit" if MODELS[spec.model].pretrained else spec.input_scaling
+    pixel_max, mean, std = _scaling(scaling, data)
     steps_per_epoch = -(-len(train_images) // spec.batch_size)
     parameters = count_parameters(model)
     return Setup(

@@ -210,6 +210,7 @@ class RunSpec(BaseModel):
                     asked,
                     f"{data.title} has {have} images there; ask for at most {have} or leave it empty",
                 )
+        self._check_model()
         self._check_optimisation()
         if self.total_steps > MAX_STEPS:
             raise _field_error(
@@ -219,6 +220,23 @@ class RunSpec(BaseModel):
                 " size",
             )
         return self
+
+    def _check_model(self) -> None:
+        model, data = MODELS[self.model], DATASETS[self.dataset]
+        if min(data.shape[1:]) < model.smallest:
+            least, have = f"{model.smallest}x{model.smallest}", f"{data.shape[1]}x{data.shape[2]}"
+            raise _field_error(
+                "model",
+                self.model,
+                f"{model.title} needs images of at least {least}, and those of {data.title} are {have}; choose a "
+                "model that takes smaller ones, such as mlp or resnet8",
+            )
+        if model.pretrained and self.input_scaling != "standardize":
+            raise _field_error(
+                "input_scaling",
+                self.input_scaling,
+                f"the weights of {model.title} expect ImageNet's normalisation; leave this at standardize",
+            )
 
     def _check_optimisation(self) -> None:
         if self.nesterov and self.optimizer in ("sgd", "muon") and self.momentum == 0:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
 from ml.augment import augment
+from ml.catalog import MODELS
 from ml.data import Split
 from ml.events import Done, Evaluated, Evaluating, Event, Prepared, Snapshot
 from ml.generators import seed_generators
@@ -44,6 +45,7 @@ def train(
     *,
     device: torch.device,
     resume: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
     snapshot_requested: Flag | None = None,
     report_every_s: float = 0.1,
 ) -> Iterator[Event]:
@@ -58,12 +60,16 @@ def train(
     On a GPU losses stay on the device between reports: a step's time is when it was handed over, and a loss
     that is no number is noticed at the next report.
 
+    A pretrained model that does not resume begins with `weights`, those of `ml.weights.load_weights`.
+
     Raises:
         ValueError: `resume` or the data do not fit the spec.
         NonFiniteLoss: the loss is no number any more; the points up to that step have been yielded.
     """
+    if resume is None and weights is None and MODELS[spec.model].pretrained:
+        raise ValueError(f"{MODELS[spec.model].title} needs the weights of ml.weights.load_weights")
     seed_generators(spec.seed)
-    run = prepare(spec, data, device)
+    run = prepare(spec, data, device, weights)
     at = Place() if resume is None else restore(resume, spec, run)
     yield Prepared(run.total_steps, run.steps_per_epoch, at.step, run.parameters, run.resolved)
 

@@ -115,3 +115,14 @@ def browser() -> Iterator[Browser]:
             yield started
     except NoChromium as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch with one thread: tests run beside each other, and threads that wait for a share of a core spin."""
+    import torch  # seconds to import, and few tests need it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

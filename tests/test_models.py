@@ -6,17 +6,33 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models import AlexNet_Weights, ResNet18_Weights, resnet18
 
 from ml.catalog import MODELS
 from ml.models import build_model, count_parameters
+from ml.models.photographs import Photographs
+from ml.models.pretrained import FineTuned, start_from
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 GREY = (1, 28, 28)
+SMALL_IMAGES = {
+    "alexnet224": {"image_size": 64},
+    "resnet18-pretrained": {"image_size": 64},
+}  # 224 in test_anatomy.py
+IMAGENET = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))  # mean and deviation by channel
 
 
 def build(name: str, shape: tuple[int, int, int] = GREY, classes: int = 10, **options: Any) -> nn.Module:
     torch.manual_seed(0)
     return build_model(name, MODELS[name].options.model_validate(options), shape, classes)
+
+
+def imagenet_weights() -> dict[str, Tensor]:
+    """What torchvision's file holds: a ResNet-18 for 1,000 classes, here with weights of its own."""
+    torch.manual_seed(7)
+    return dict(resnet18(num_classes=1000).state_dict())
 
 
 def conv(c_in: int, c_out: int, k: int, bias: bool = True) -> int:
@@ -52,6 +68,24 @@ def bottlenecks_by_hand(widths: tuple[int, ...], blocks: tuple[int, ...]) -> int
     return total + linear(c_in, 10)
 
 
+def torchvision_resnet18_by_hand(classes: int) -> int:
+    """Table 1: a 7x7 stem over three channels, two blocks of two convolutions a stage, projections where it widens."""
+    total = conv(3, 64, 7, bias=False) + 2 * 64
+    c_in = 64
+    for width in WIDE:
+        for _ in range(2):
+            total += conv(c_in, width, 3, bias=False) + conv(width, width, 3, bias=False) + 4 * width
+            if c_in != width:
+                total += conv(c_in, width, 1, bias=False) + 2 * width
+            c_in = width
+    return total + linear(512, classes)
+
+
+def alexnet224_by_hand(classes: int) -> int:
+    convs = conv(3, 64, 11) + conv(64, 192, 5) + conv(192, 384, 3) + conv(384, 256, 3) + conv(256, 256, 3)
+    return convs + linear(256 * 6 * 6, 4096) + linear(4096, 4096) + linear(4096, classes)
+
+
 WIDE = (64, 128, 256, 512)
 BY_HAND = {
     "mlp": linear(784, 256) + linear(256, 256) + linear(256, 10),
@@ -64,6 +98,8 @@ BY_HAND = {
     + linear(64 * 2 * 2, 1024)
     + linear(1024, 1024)
     + linear(1024, 10),
+    "alexnet224": alexnet224_by_hand(10),
+    "resnet18-pretrained": torchvision_resnet18_by_hand(10),
     "resnet8": resnet_by_hand((16, 32, 64), (1, 1, 1), project=False),
     "resnet20": resnet_by_hand((16, 32, 64), (3, 3, 3), project=False),
     "resnet56": resnet_by_hand((16, 32, 64), (9, 9, 9), project=False),
@@ -78,12 +114,21 @@ def test_parameter_count_is_the_catalogs_and_the_papers(name: str) -> None:
     assert count_parameters(build(name)) == MODELS[name].parameters == BY_HAND[name]
 
 
+def test_torchvisions_nets_have_the_parameters_that_torchvision_publishes() -> None:
+    """For the 1,000 classes of ImageNet, as in the `num_params` of its weights."""
+    assert alexnet224_by_hand(1000) == AlexNet_Weights.IMAGENET1K_V1.meta["num_params"]
+    assert torchvision_resnet18_by_hand(1000) == ResNet18_Weights.IMAGENET1K_V1.meta["num_params"]
+    for name in ("alexnet224", "resnet18-pretrained"):
+        by_hand = alexnet224_by_hand if name == "alexnet224" else torchvision_resnet18_by_hand
+        assert count_parameters(build(name, (3, 32, 32), 1000)) == by_hand(1000)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("shape", "classes"), [(GREY, 10), ((3, 32, 32), 7)])
 def test_forward_and_backward_reach_every_parameter(
     name: str, shape: tuple[int, int, int], classes: int
 ) -> None:
-    model = build(name, shape, classes)
+    model = build(name, shape, classes, **SMALL_IMAGES.get(name, {}))
     logits = model(torch.randn(3, *shape))
     assert logits.shape == (3, classes)
     logits.square().mean().backward()
@@ -164,6 +209,85 @@ def test_a_residual_block_that_adds_nothing_is_its_shortcut() -> None:
 def test_images_too_small_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="at least"):
         build(name, (1, 8, 8))
+
+
+def test_the_catalog_knows_the_least_size_of_images() -> None:
+    """At that size a last batch of one image trains too; linear layers take any."""
+    for model in MODELS.values():
+        if model.parameters > 2_000_000 and model.smallest == 1:
+            continue  # enlarges its images
+        net = build(model.name, (1, model.smallest, model.smallest)).train()
+        assert torch.isfinite(net(torch.rand(1, 1, model.smallest, model.smallest))).all()
+        if model.smallest > 1:
+            with pytest.raises(ValueError, match=f"at least {model.smallest}x{model.smallest}"):
+                build(model.name, (1, model.smallest - 1, model.smallest - 1))
+
+
+def test_small_images_become_photographs_in_batches() -> None:
+    grey = torch.rand(3, 1, 28, 28)
+    large = Photographs(1, 224, normalize=False)(grey)
+    assert large.shape == (3, 3, 224, 224)
+    assert torch.equal(large[:, 0], large[:, 2])
+    assert torch.allclose(large.mean(), grey.mean(), atol=0.02)
+    assert torch.equal(Photographs(1, 28, normalize=False)(grey), grey.expand(-1, 3, -1, -1))
+    coloured = torch.rand(2, 3, 64, 64)
+    scaled = Photographs(3, 64, normalize=True)(coloured)
+    by_hand = [(coloured[:, c] - m) / s for c, (m, s) in enumerate(IMAGENET)]
+    assert torch.allclose(scaled, torch.stack(by_hand, 1))
+    assert Photographs(3, 32, normalize=False)(coloured).shape == (2, 3, 32, 32)
+    with pytest.raises(ValueError, match="1 or 3 channels, not 2"):
+        Photographs(2, 224, normalize=False)
+
+
+def test_a_grey_image_is_enlarged_as_torchvisions_own_preset_does() -> None:
+    preset = ResNet18_Weights.IMAGENET1K_V1.transforms(crop_size=224, resize_size=224, antialias=True)
+    grey = torch.rand(2, 1, 28, 28)
+    ours = Photographs(1, 224, normalize=True)(grey)
+    assert torch.allclose(ours, preset(grey.expand(-1, 3, -1, -1)), atol=1e-5)
+
+
+def test_a_frozen_backbone_stays_and_its_last_layer_learns() -> None:
+    model = build("resnet18-pretrained", backbone="frozen", image_size=64)
+    assert isinstance(model, FineTuned)
+    assert count_parameters(model) == linear(512, 10)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    model.train()
+    model(torch.rand(4, *GREY)).square().mean().backward()
+    optimizer.step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"net.fc.weight", "net.fc.bias"}  # no statistics of batch normalisation either
+
+
+def test_a_full_backbone_learns_whole() -> None:
+    model = build("resnet18-pretrained", image_size=64)
+    before = model.get_buffer("net.bn1.running_mean").clone()
+    model.train()
+    model(torch.rand(4, *GREY))
+    assert not torch.equal(model.get_buffer("net.bn1.running_mean"), before)
+
+
+def test_pretrained_weights_go_into_the_backbone_alone() -> None:
+    model, weights = build("resnet18-pretrained"), imagenet_weights()
+    head = model.get_parameter("net.fc.weight").clone()
+    start_from(model, weights)
+    assert torch.equal(model.get_parameter("net.layer4.1.conv2.weight"), weights["layer4.1.conv2.weight"])
+    assert torch.equal(model.get_buffer("net.bn1.running_var"), weights["bn1.running_var"])
+    assert torch.equal(model.get_parameter("net.fc.weight"), head)
+
+
+@pytest.mark.parametrize("damage", ["missing", "unknown", "shape"])
+def test_weights_of_another_network_are_refused(damage: str) -> None:
+    weights = imagenet_weights()
+    match damage:
+        case "missing":
+            del weights["conv1.weight"]
+        case "unknown":
+            weights["conv9.weight"] = torch.zeros(1)
+        case "shape":
+            weights["conv1.weight"] = torch.zeros(64, 1, 7, 7)
+    with pytest.raises(ValueError, match=r"pretrained weights .* conv"):
+        start_from(build("resnet18-pretrained"), weights)
 
 
 @pytest.mark.parametrize("name", MODELS)

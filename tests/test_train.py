@@ -15,9 +15,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision.models import resnet18
 
 from ml import checkpoint
 from ml.catalog import MODELS, OPTIMIZERS, SCHEDULES
@@ -29,6 +30,7 @@ from ml.spec import RunSpec
 from ml.tally import Tally
 from ml.train import NonFiniteLoss, pick_device, train
 from tests.bits import assert_same_bits
+from tests.test_models import SMALL_IMAGES
 
 CPU = torch.device("cpu")
 SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
@@ -54,7 +56,18 @@ def spec_of(**fields: Any) -> RunSpec:
 
 
 def collect(spec: RunSpec, resume: Mapping[str, Any] | None = None) -> list[Event]:
-    return list(train(spec, digits(), device=CPU, resume=resume))
+    return list(train(spec, digits(), device=CPU, resume=resume, weights=weights_of(spec)))
+
+
+@cache
+def backbone() -> dict[str, Tensor]:
+    """A file's weights for the pretrained model, drawn at random; tests/test_weights.py reads real files."""
+    torch.manual_seed(7)
+    return dict(resnet18(num_classes=1000).state_dict())
+
+
+def weights_of(spec: RunSpec) -> dict[str, Tensor] | None:
+    return backbone() if MODELS[spec.model].pretrained else None
 
 
 def last_state(events: list[Event]) -> dict[str, Any]:
@@ -165,11 +178,14 @@ def test_averaged_weights_are_what_is_evaluated() -> None:
 
 
 LARGE = 2_000_000  # parameters: such a net is tested with the optimizer of its recipe alone
+HUGE = (
+    40_000_000  # parameters: such a net resumes once, as each of its checkpoints is a quarter of a gigabyte
+)
 PAIRS = [
     (name, optimizer, "onecycle")
     for name, model in MODELS.items()
     for optimizer in OPTIMIZERS
-    if model.parameters < LARGE or optimizer == model.recipe["optimizer"]
+    if model.parameters < LARGE or (optimizer == model.recipe["optimizer"] and model.parameters < HUGE)
 ]
 SCHEDULED = [("lenet", optimizer, schedule) for optimizer in OPTIMIZERS for schedule in SCHEDULES]
 
@@ -180,7 +196,39 @@ SCHEDULED = [("lenet", optimizer, schedule) for optimizer in OPTIMIZERS for sche
 def test_resume_is_bit_identical(tmp_path: Path, model: str, optimizer: str, schedule: str) -> None:
     """Whatever the catalog holds; in the middle of an epoch, in an evaluation, after one and at the very end."""
     kind = {"optimizer": optimizer, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "schedule": schedule}
-    assert_resumes(tmp_path, spec_of(model=model, train_size=5, val_size=4, batch_size=2, **kind))
+    options = SMALL_IMAGES.get(model, {})
+    spec = spec_of(model=model, train_size=5, val_size=4, batch_size=2, model_options=options, **kind)
+    assert_resumes(tmp_path, spec)
+
+
+def test_a_frozen_backbone_resumes_bit_identically(tmp_path: Path) -> None:
+    options = {"backbone": "frozen", "image_size": 64}
+    spec = spec_of(
+        model="resnet18-pretrained", train_size=5, val_size=4, batch_size=2, model_options=options, **SGD
+    )
+    assert_resumes(tmp_path, spec)
+
+
+def test_a_huge_net_resumes_bit_identically() -> None:
+    """One epoch of three steps, gone on after the second: every net that is too large for the test above."""
+    for name, model in MODELS.items():
+        if model.parameters < HUGE:
+            continue
+        options = SMALL_IMAGES[name]
+        spec = spec_of(model=name, train_size=5, val_size=4, batch_size=2, epochs=1, model_options=options)
+        wanted, states, whole = Flag(), [], []
+        for event in train(spec, digits(), device=CPU, snapshot_requested=wanted, report_every_s=0):
+            whole.append(event)
+            if isinstance(event, Points) and event.step == [1]:
+                wanted.set()
+            if isinstance(event, Snapshot):
+                states.append(event.state)
+        assert [state["step"] for state in states] == [2, 3]
+        torch.manual_seed(99)
+        again = collect(spec, resume=states[0])
+        assert series(again, "train/loss") == {3: series(whole, "train/loss")[3]}
+        assert_same_bits(last_state(again), states[1])
+        assert evaluations(again) == evaluations(whole)
 
 
 def test_resume_is_bit_identical_with_all_that_draws_and_averages(tmp_path: Path) -> None:
@@ -206,7 +254,15 @@ def through_a_file(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
 def assert_resumes(folder: Path, spec: RunSpec) -> None:
     """Two epochs of three steps (2, 2 and 1 images): gone on from any of four checkpoints, they are the whole run's."""
     wanted, states, whole = Flag(), [], []
-    for event in train(spec, digits(), device=CPU, snapshot_requested=wanted, report_every_s=0):
+    stream = train(
+        spec,
+        digits(),
+        device=CPU,
+        snapshot_requested=wanted,
+        report_every_s=0,
+        weights=weights_of(spec),
+    )
+    for event in stream:
         whole.append(event)
         if isinstance(event, Points) and event.step[-1] == 1:
             wanted.set()  # answered in the middle of the first epoch, after step 2

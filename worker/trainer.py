@@ -32,6 +32,7 @@ from ml.data import load_dataset
 from ml.events import Evaluated, Evaluating, Event, Points, Prepared, Snapshot
 from ml.spec import RunSpec
 from ml.train import pick_device, train
+from ml.weights import load_weights
 from worker.checkpoints import Checkpoints
 from worker.job import Job
 from worker.reporter import EXIT_FENCED, Reporter
@@ -102,8 +103,16 @@ class Trainer:
         self.validation = Validation(data, self.spec.val_size, self.settings.images_dir)
         device = pick_device(self.spec.device, self.job.slot)
         resume = self.checkpoints.load(self.rewind)
+        weights = None
+        if resume is None:
+            weights = load_weights(self.spec.model, self.settings.datasets_dir, self.loading)
         yield from train(
-            self.spec, data, device=device, resume=resume, snapshot_requested=self.snapshot_requested
+            self.spec,
+            data,
+            device=device,
+            resume=resume,
+            weights=weights,
+            snapshot_requested=self.snapshot_requested,
         )
 
     def loading(self, what: str, fraction: float) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from app.compare.diff import OPTIONS
 from app.compare.facts import UNKNOWN, UNUSED, RunFacts, flatten
-from ml.catalog import DATASETS
+from ml.catalog import DATASETS, MODELS
 from ml.spec import RunSpec
 
 
@@ -45,8 +45,8 @@ _CONSEQUENCES = {
     "val_digest": ("dataset", "data_digest"),
     "steps_per_epoch": ("dataset", "data_digest", "train_size", "batch_size"),
     "classes": ("dataset", "data_digest"),
-    "mean": ("dataset", "data_digest", "input_scaling"),
-    "std": ("dataset", "data_digest", "input_scaling"),
+    "mean": ("dataset", "data_digest", "input_scaling", "pretrained"),
+    "std": ("dataset", "data_digest", "input_scaling", "pretrained"),
     "parameters": ("model", OPTIONS, "dataset", "data_digest", "code"),
 }
 _NOTES = ("device", "device_name", "threads", "python", "torch", "torchvision")
@@ -138,7 +138,9 @@ def _training(run: RunFacts) -> dict[str, Any]:
     defaults = {
         name: field.get_default(call_default_factory=True) for name, field in RunSpec.model_fields.items()
     }
-    return flatten({**defaults, **run.spec})
+    model = MODELS.get(str(run.spec.get("model")))
+    pretrained = model is not None and model.pretrained is not None
+    return flatten({**defaults, **run.spec, "pretrained": pretrained})
 
 
 def _external(run: RunFacts) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from app.labels import HIDDEN
 from app.validation import spec_errors
 from app.web.i18n import N_, _, sentence
-from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Dataset
+from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Dataset, Model
 from ml.spec import RunSpec
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -343,6 +343,8 @@ def _choice(name: str, value: str, selected: str, datasets: Path | None) -> Choi
     if name == "dataset" and datasets is not None:
         data = DATASETS[value]
         return Choice(value, _(data.title), value == selected, availability(data, datasets))
+    if name == "model" and datasets is not None and value in MODELS:
+        return Choice(value, _(MODELS[value].title), value == selected, weights_note(MODELS[value], datasets))
     return Choice(value, _(choice_title(name, value)), value == selected)
 
 
@@ -361,6 +363,15 @@ def _closed() -> dict[str, frozenset[str]]:
 
 
 CLOSED = _closed()
+
+
+def weights_note(model: Model, datasets_dir: Path) -> str:
+    """What there is to know of a model's pretrained weights; nothing for one that starts at random."""
+    if model.pretrained is None:
+        return ""
+    if model.pretrained.path_in(datasets_dir).is_file():
+        return _("weights on disk")
+    return _("weights will be downloaded once, {mb} MB").format(mb=model.pretrained.download_mb)
 
 
 def availability(data: Dataset, datasets_dir: Path) -> str:

@@ -23,14 +23,8 @@ from ml.catalog import AlexNetOptions
 
 
 def build(options: AlexNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """Images [B, *shape] -> logits [B, classes]; 1,555,898 parameters for [1, 28, 28] and 10.
-
-    Raises:
-        ValueError: the images are smaller than 15x15, which the three poolings use up.
-    """
+    """Images [B, *shape], 15x15 or larger -> logits [B, classes]; 1,555,898 parameters for [1, 28, 28] and 10."""
     c, h, w = shape
-    if min(h, w) < 15:
-        raise ValueError(f"AlexNet needs images of at least 15x15, not {h}x{w}")
     flat = 64 * _pooled(h) * _pooled(w)
     model = nn.Sequential(  # sizes for 28x28
         nn.Conv2d(c, 24, kernel_size=5, padding=2),  # [B, 24, 28, 28]

@@ -19,14 +19,8 @@ POOLINGS: dict[str, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {"max": nn.MaxPoo
 
 
 def build(options: LeNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """Images [B, *shape] -> logits [B, classes]; 44,426 parameters for [1, 28, 28] and 10.
-
-    Raises:
-        ValueError: the images are smaller than 16x16, which the two convolutions and poolings use up.
-    """
+    """Images [B, *shape], 16x16 or larger -> logits [B, classes]; 44,426 parameters for [1, 28, 28] and 10."""
     c, h, w = shape
-    if min(h, w) < 16:
-        raise ValueError(f"LeNet needs images of at least 16x16, not {h}x{w}")
     act, pool = ACTIVATIONS[options.activation], POOLINGS[options.pooling]
     flat = 16 * (((h - 4) // 2 - 4) // 2) * (((w - 4) // 2 - 4) // 2)
     model = nn.Sequential(  # sizes for 28x28
