@@ -48,6 +48,7 @@ from app.stopping import StoppingMiddleware
 from app.ticker import Ticker
 from app.traffic import TrafficMiddleware, make_histogram
 from app.validation import explain, field_name, known_fields
+from ml.catalog import DATASETS
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         root_path=settings.root_path,
     )
     app.state.settings = settings
+    DATASETS.look_in(settings.datasets_dir)
     app.state.db = Database(settings.database_url)
     app.state.hub = Hub(app.state.db)
     app.state.access = Access(app.state.db, settings.token, beyond=not is_loopback(settings.host))

@@ -1,7 +1,7 @@
 """Models, datasets and optimizers by name: what there is, what it takes, where its code lives.
 
-Imports no torch, so that the web process can show the catalog and stay small. `build` and `load` name the
-code as `"module:function"`; the trainer imports it.
+Imports no torch, so that the web process can show the catalog and stay small. `build` names the code as
+`"module:function"`; the trainer imports it. The data sets are in `ml.datasets`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from ml.datasets import DATASETS as DATASETS
+from ml.datasets import Dataset as Dataset
 
 
 class ModelOptions(BaseModel):
@@ -138,50 +141,12 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """One classification data set: `shape` is (channels, height, width) as the models see it.
-
-    `files` lists, relative to the datasets folder, what must be on disk; each entry is a tuple of
-    alternatives. A data set without files ships with a library and is always there.
-    """
-
-    name: str
-    title: str
-    summary: str
-    load: str
-    shape: tuple[int, int, int]
-    classes: int
-    train_size: int
-    val_size: int
-    files: tuple[tuple[str, ...], ...] = ()
-    download_mb: int = 0
-    class_names: tuple[str, ...] = ()  # none: the numbers themselves
-
-    def name_of(self, label: int) -> str:
-        """What a class is called."""
-        return self.class_names[label] if label < len(self.class_names) else str(label)
-
-    def on_disk(self, root: Path) -> bool:
-        """True when every file that the data set needs lies under `root` (or it needs none)."""
-        return all(any((root / name).is_file() for name in alternatives) for alternatives in self.files)
-
-
-@dataclass(frozen=True)
 class Choice:
     """One value of a closed spec field, with the words the form shows for it."""
 
     name: str
     title: str
     summary: str
-
-
-def _idx_files(folder: str) -> tuple[tuple[str, ...], ...]:
-    names = ("train-images", "train-labels", "t10k-images", "t10k-labels")
-    kinds = ("idx3-ubyte", "idx1-ubyte") * 2
-    return tuple(
-        (f"{folder}/raw/{name}-{kind}", f"{folder}/raw/{name}-{kind}.gz")
-        for name, kind in zip(names, kinds, strict=True)
-    )
 
 
 MODELS: dict[str, Model] = {
@@ -313,73 +278,6 @@ MODELS: dict[str, Model] = {
             # As PyTorch's tutorial on transfer learning has it.
             {"optimizer": "sgd", "lr": 0.001, "momentum": 0.9, "schedule": "cosine"},
             pretrained=Pretrained("resnet18-f37072fd.pth", 47),
-        ),
-    )
-}
-
-DATASETS: dict[str, Dataset] = {
-    d.name: d
-    for d in (
-        Dataset(
-            "digits",
-            "Digits",
-            "1,797 handwritten digits that come with scikit-learn, enlarged to 28x28; needs no network.",
-            "ml.data:load_digits",
-            (1, 28, 28),
-            10,
-            1_437,
-            360,
-        ),
-        Dataset(
-            "mnist",
-            "MNIST",
-            "70,000 handwritten digits; the 10,000 test images are the validation set.",
-            "ml.data:load_mnist",
-            (1, 28, 28),
-            10,
-            60_000,
-            10_000,
-            _idx_files("MNIST"),
-            12,
-        ),
-        Dataset(
-            "fashion-mnist",
-            "Fashion-MNIST",
-            "70,000 pictures of clothes in MNIST's format; harder than digits.",
-            "ml.data:load_fashion_mnist",
-            (1, 28, 28),
-            10,
-            60_000,
-            10_000,
-            _idx_files("FashionMNIST"),
-            31,
-            # The order of the data set's own README.
-            (
-                "T-shirt/top",
-                "Trouser",
-                "Pullover",
-                "Dress",
-                "Coat",
-                "Sandal",
-                "Shirt",
-                "Sneaker",
-                "Bag",
-                "Ankle boot",
-            ),
-        ),
-        Dataset(
-            "kmnist",
-            "KMNIST",
-            "70,000 handwritten Japanese characters in MNIST's format; harder than digits.",
-            "ml.data:load_kmnist",
-            (1, 28, 28),
-            10,
-            60_000,
-            10_000,
-            _idx_files("KMNIST"),
-            21,
-            # The ten rows of hiragana that it has a character of each, as its paper numbers them.
-            ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
         ),
     )
 }

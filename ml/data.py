@@ -10,13 +10,17 @@ import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 
-from ml.catalog import DATASETS
+from ml.cifar import read_cifar10
+from ml.datasets import DATASETS, Dataset
 from ml.download import DatasetUnavailable, Progress, ensure_files
+from ml.registered import FOLDER
 
 __all__ = ["DatasetUnavailable", "Split", "draw_subset", "load_dataset", "subset"]
 
@@ -54,14 +58,20 @@ def load_dataset(name: str, root: Path, progress: Progress | None = None) -> Spl
     cleanly.
 
     Raises:
-        DatasetUnavailable: it cannot be had; the message says what to do.
-        KeyError: no data set has that name.
+        DatasetUnavailable: it cannot be had, or is not registered here; the message says what to do.
     """
-    split: Split = pkgutil.resolve_name(DATASETS[name].load)(root, progress)
+    entry = DATASETS.get(name)
+    if entry is None:
+        why = DATASETS.damaged().get(name, f"{root / FOLDER} has none of that name")
+        raise DatasetUnavailable(
+            f"The data set {name!r} is not registered on this host ({why}). Register it here with `trainyard dataset "
+            f"add`, or copy its folder from a host that has it, then start the run again."
+        )
+    split: Split = pkgutil.resolve_name(entry.load)(entry, root, progress)
     return split
 
 
-def load_digits(root: Path, progress: Progress | None = None) -> Split:
+def load_digits(entry: Dataset, root: Path, progress: Progress | None = None) -> Split:
     """scikit-learn's 8x8 digits (UCI ML, Alpaydin and Kaynak 1998), enlarged bilinearly to 28x28.
 
     The split into 1,437 and 360 is a fixed draw, the same for everyone.
@@ -73,23 +83,63 @@ def load_digits(root: Path, progress: Progress | None = None) -> Split:
     images = F.interpolate(small * (255 / 16), size=(28, 28), mode="bilinear", align_corners=False)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     images, targets = images.round().to(torch.uint8)[order], torch.from_numpy(labels).long()[order]
-    n = DATASETS["digits"].train_size
-    return _split("digits", images[:n], targets[:n], images[n:], targets[n:])
+    n = entry.train_size
+    return _split(entry, images[:n], targets[:n], images[n:], targets[n:])
 
 
-def load_mnist(root: Path, progress: Progress | None = None) -> Split:
+def load_mnist(entry: Dataset, root: Path, progress: Progress | None = None) -> Split:
     """MNIST (LeCun, Cortes, Burges 1998) as torchvision reads it; the test images are the validation set."""
-    return _load_idx("mnist", MNIST, root, progress)
+    return _load_idx(entry, MNIST, root, progress)
 
 
-def load_fashion_mnist(root: Path, progress: Progress | None = None) -> Split:
+def load_fashion_mnist(entry: Dataset, root: Path, progress: Progress | None = None) -> Split:
     """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017) as torchvision reads it; test images for validation."""
-    return _load_idx("fashion-mnist", FashionMNIST, root, progress)
+    return _load_idx(entry, FashionMNIST, root, progress)
 
 
-def load_kmnist(root: Path, progress: Progress | None = None) -> Split:
+def load_kmnist(entry: Dataset, root: Path, progress: Progress | None = None) -> Split:
     """KMNIST (Clanuwat et al. 2018) as torchvision reads it; the test images are the validation set."""
-    return _load_idx("kmnist", KMNIST, root, progress)
+    return _load_idx(entry, KMNIST, root, progress)
+
+
+def load_cifar10(entry: Dataset, root: Path, progress: Progress | None = None) -> Split:
+    """CIFAR-10 (Krizhevsky 2009) as torchvision reads it; the test images are the validation set."""
+    parts = read_cifar10(entry, root, progress)
+    return _split(entry, *parts)
+
+
+def load_registered(entry: Dataset, root: Path, progress: Progress | None = None) -> Split:
+    """The arrays of a registered data set, held against its manifest: shapes, labels, every byte by its digest."""
+    folder = root / FOLDER / entry.name
+    parts: list[Tensor] = []
+    try:
+        for kind, count in (("train", entry.train_size), ("val", entry.val_size)):
+            parts.append(_read_array(folder / f"{kind}_images.npy", np.uint8, (count, *entry.shape)))
+            parts.append(_read_array(folder / f"{kind}_labels.npy", np.uint16, (count,)).long())
+    except (OSError, ValueError) as error:
+        raise _broken(entry, folder, str(error)) from error
+    if max(int(parts[1].max()), int(parts[3].max())) >= entry.classes:
+        raise _broken(entry, folder, f"labels outside 0..{entry.classes - 1}")
+    split = _split(entry, *parts)
+    if not entry.digest.startswith(split.digest):
+        raise _broken(entry, folder, "their digest is not the one that was registered")
+    return split
+
+
+def _read_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Tensor:
+    """A copy in memory. Raises: OSError, ValueError."""
+    # Mapped first: a header that promises more than the file holds allocates nothing.
+    found = open_memmap(path, mode="r")
+    if (found.dtype, found.shape) != (np.dtype(dtype), shape):
+        raise ValueError(f"{path.name} has type {found.dtype} and shape {found.shape}, not {shape}")
+    return torch.from_numpy(np.array(found))
+
+
+def _broken(entry: Dataset, folder: Path, found: str) -> DatasetUnavailable:
+    return DatasetUnavailable(
+        f"The files of {entry.title} in {folder} are damaged ({found}). Remove it with `trainyard dataset remove "
+        f"{entry.name}` and register it again with `trainyard dataset add`, then start the run again."
+    )
 
 
 def subset(images: Tensor, labels: Tensor, size: int | None, seed: int) -> tuple[Tensor, Tensor]:
@@ -115,8 +165,7 @@ def draw_subset(count: int, size: int | None, seed: int) -> Tensor | None:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:size]
 
 
-def _load_idx(name: str, kind: type[MNIST], root: Path, progress: Progress | None) -> Split:
-    entry = DATASETS[name]
+def _load_idx(entry: Dataset, kind: type[MNIST], root: Path, progress: Progress | None) -> Split:
     ensure_files(kind, root, entry.title, entry.download_mb, progress)
     parts: list[Tensor] = []
     for train in (True, False):
@@ -131,7 +180,7 @@ def _load_idx(name: str, kind: type[MNIST], root: Path, progress: Progress | Non
         if not 0 <= int(labels.min()) <= int(labels.max()) < entry.classes:
             raise _damaged(entry.title, root / kind.__name__, f"labels outside 0..{entry.classes - 1}")
         parts += [images, labels]
-    return _split(name, *parts)
+    return _split(entry, *parts)
 
 
 def _damaged(title: str, folder: Path, found: str) -> DatasetUnavailable:
@@ -142,15 +191,15 @@ def _damaged(title: str, folder: Path, found: str) -> DatasetUnavailable:
 
 
 def _split(
-    name: str, train_images: Tensor, train_labels: Tensor, val_images: Tensor, val_labels: Tensor
+    entry: Dataset, train_images: Tensor, train_labels: Tensor, val_images: Tensor, val_labels: Tensor
 ) -> Split:
     parts = [t.contiguous() for t in (train_images, train_labels, val_images, val_labels)]
     digest, val_digest = _digest(parts), _digest(parts[2:])
     moments = [_moments(parts[0][:, c]) for c in range(parts[0].shape[1])]
     mean, std = zip(*moments, strict=True)
     return Split(
-        name,
-        DATASETS[name].classes,
+        entry.name,
+        entry.classes,
         train_images=parts[0],
         train_labels=parts[1],
         val_images=parts[2],

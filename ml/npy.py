@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-__all__ = ["MAX_BYTES", "UnreadableArrays", "read_arrays"]
+__all__ = ["MAX_BYTES", "UnreadableArrays", "read_arrays", "read_stream"]
 
 MAX_BYTES = 2 * 1024**3
 MAX_OPCODES = 200_000  # a file of arrays has some dozens; one with lists of labels, one a label
@@ -63,8 +63,7 @@ def read_arrays(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Numbers]:
         if size > max_bytes:
             raise UnreadableArrays(f"{path.name} has {size:,} bytes, over {max_bytes:,}; save it in parts")
         try:
-            tree = _read(_Bounded(file, size), max_bytes)
-            found = dict(_list_arrays(tree))
+            found = read_stream(file, size, max_bytes)
         except UnreadableArrays as error:
             raise UnreadableArrays(
                 f"{path.name} cannot be read as arrays: {error}. Save it again with numpy.savez, one name an array."
@@ -72,6 +71,15 @@ def read_arrays(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Numbers]:
     if not found:
         raise UnreadableArrays(f"{path.name} holds no array of numbers")
     return found
+
+
+def read_stream(file: IO[bytes], size: int, max_bytes: int) -> dict[str, Numbers]:
+    """The arrays in the `size` bytes of an open file, by name as `read_arrays` names them; it must be able to seek.
+
+    Raises:
+        UnreadableArrays: without the name of the file, which the caller knows.
+    """
+    return dict(_list_arrays(_read(_Bounded(file, size), max_bytes)))
 
 
 class _Bounded:

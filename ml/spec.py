@@ -39,9 +39,9 @@ class RunSpec(BaseModel):
     dataset: str = Field(
         "mnist",
         title="Dataset",
-        description="The images to learn from.",
+        description="The images to learn from: built in, or registered with `trainyard dataset add`.",
         max_length=64,
-        json_schema_extra={"enum": list(DATASETS)},
+        json_schema_extra=lambda schema: schema.update(enum=list(DATASETS)),  # as registered at the moment
     )
     train_size: int | None = Field(
         None,

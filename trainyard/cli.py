@@ -23,6 +23,7 @@ from trainyard import operations
 from trainyard.become import become
 from trainyard.client import Client
 from trainyard.comparison import print_comparison
+from trainyard.dataset_commands import dataset_app
 from trainyard.errors import NotReachable, TrainyardError
 from trainyard.flags import flag, read_spec, with_spec_flags
 from trainyard.progress import STATE_STYLE, exit_code, follow, numbers
@@ -134,6 +135,7 @@ def migrate() -> NoReturn:
 
 
 operations.register(app)
+app.add_typer(dataset_app, name="dataset")
 app.add_typer(token_app, name="token")
 app.add_typer(password_app, name="password")
 

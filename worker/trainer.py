@@ -29,6 +29,7 @@ from app.errors import Fenced, TrainyardError
 from app.models import CANCELED, FAILED, FINISHED, PAUSED
 from app.settings import Settings, get_settings
 from ml.data import load_dataset
+from ml.datasets import DATASETS
 from ml.events import Evaluated, Evaluating, Event, Points, Prepared, Snapshot
 from ml.spec import RunSpec
 from ml.train import pick_device, train
@@ -52,7 +53,8 @@ class Trainer:
 
     def __init__(self, job: Job, settings: Settings, stop: threading.Event) -> None:
         self.job, self.settings, self.stop = job, settings, stop
-        self.spec = RunSpec.model_validate(job.spec)
+        self.spec: RunSpec
+        DATASETS.look_in(settings.datasets_dir)
         self.db = Database(settings.database_url, pool_size=1)
         self.snapshot_requested = threading.Event()
         self.reporter = Reporter(
@@ -99,7 +101,8 @@ class Trainer:
 
     def events(self) -> Iterator[Event]:
         self.reporter.set(phase="loading data", now=True)
-        data = load_dataset(self.spec.dataset, self.settings.datasets_dir, self.loading)
+        data = load_dataset(self.job.spec["dataset"], self.settings.datasets_dir, self.loading)
+        self.spec = RunSpec.model_validate(self.job.spec)  # after the data: one that is not here says so better
         self.validation = Validation(data, self.spec.val_size, self.settings.images_dir)
         device = pick_device(self.spec.device, self.job.slot)
         resume = self.checkpoints.load(self.rewind)
