@@ -184,8 +184,11 @@ class Worker(SQLModel, table=True):
     host: str = Field(max_length=200)
     pid: int
     slots: int
+    gpus: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # the most that one run can have
     devices: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
-    running: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    running: list[str] = Field(
+        default_factory=list, sa_column=Column(JSON, nullable=False)
+    )  # the run of each busy slot: one that has several stands here as often
     # Why it takes no run at the moment; empty when it does.
     note: str = Field(default="", max_length=500, sa_column_kwargs={"server_default": ""})
     drain: str = Field(default="", max_length=16, sa_column_kwargs={"server_default": ""})

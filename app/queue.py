@@ -16,11 +16,22 @@ from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
 
 from app.settings import get_settings
+from ml.spec import MAX_DEVICES
 
 log = logging.getLogger(__name__)
 
 TASK = "trainyard.train_run"
 QUEUE = "runs"
+
+
+def queue_of(gpus: int) -> str:
+    """Where messages of runs wait that cannot do without so many GPUs: none but a worker that has them reads there."""
+    return f"{QUEUE}-{gpus}gpu" if gpus else QUEUE
+
+
+def queues_for(gpus: int) -> list[str]:
+    """What a worker reads whose slots have so many GPUs."""
+    return [queue_of(count) for count in range(min(gpus, MAX_DEVICES) + 1)]
 
 
 def make_celery(broker_url: str, **transport: float) -> Celery:
@@ -83,10 +94,11 @@ celery = make_celery(get_settings().broker_url)  # the worker's
 publisher = make_celery(get_settings().broker_url, socket_timeout=2, max_retries=0)
 
 
-def publish(run_id: str) -> bool:
-    """Tell the workers about a queued run. False when the broker does not answer: the reaper will send it later."""
+def publish(run_id: str, gpus: int = 0) -> bool:
+    """Tell the workers about a queued run that needs so many GPUs. False when the broker does not answer: the reaper
+    will send it later."""
     try:
-        publisher.send_task(TASK, args=[run_id], queue=QUEUE, retry=False)
+        publisher.send_task(TASK, args=[run_id], queue=queue_of(gpus), retry=False)
     except (OperationalError, KombuError, OSError) as error:
         log.warning(
             "broker not reachable, run %s stays queued in the database: %s", run_id, type(error).__name__
@@ -99,7 +111,7 @@ def depth() -> int | None:
     """How many messages wait at the broker; None when it does not answer."""
     try:
         with _client() as client:
-            return int(client.llen(QUEUE))
+            return sum(int(client.llen(name)) for name in queues_for(MAX_DEVICES))
     except Exception as error:  # noqa: BLE001  # redis and kombu raise unrelated families; all mean the same here
         log.warning("broker not reachable: %s", type(error).__name__)
         return None

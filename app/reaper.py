@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 
-from app import counters, queue, runs
+from app import counters, gpus, queue, runs
 from app.db import Database
 from app.leftovers import remove_leftovers
 from app.settings import Settings
@@ -54,6 +54,7 @@ class Reaper:
                 runs.redate(s, self._settings.lease_s)
             self._is_first = False
         with self._db.read() as s:
+            missing = gpus.find_changed(s)
             expired = runs.has_expired(s)
             waiting = runs.count_queued(s) if runs.has_unpublished(s, after_s=REPUBLISH_S) else 0
         if missed or abs(slept_s) > self._settings.lease_s / 2:
@@ -64,6 +65,9 @@ class Reaper:
             return
         if expired:
             self._reap()
+        if missing:
+            with self._db.begin() as s:
+                gpus.note_missing(s, missing)
         if waiting:
             self._publish(waiting)
 
@@ -96,8 +100,9 @@ class Reaper:
                 return
         with self._db.begin() as s:
             forgotten = runs.take_unpublished(s, after_s=after_s)
+            needed = gpus.read_needed(s, forgotten)
         for place, run_id in enumerate(forgotten):
-            if not queue.publish(run_id):
+            if not queue.publish(run_id, needed.get(run_id, 0)):
                 left = forgotten[place:]
                 log.warning("reaper: up to %d runs wait for the broker", len(left))
                 with self._db.begin() as s:

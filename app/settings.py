@@ -39,7 +39,7 @@ class Settings(BaseSettings):
         "X-Forwarded-Proto are believed.",
     )
     lease_s: float = Field(
-        20.0, ge=1, description="A run whose worker is silent for this long is given to another."
+        20.0, ge=3, description="A run whose worker is silent for this long is given to another."
     )
     flush_s: float = Field(0.25, gt=0, le=5, description="How often a trainer writes its points.")
     checkpoint_s: float = Field(

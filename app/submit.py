@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import Any
 
-from app import listing, queue, runs
+from app import gpus, listing, queue, runs
 from app.db import Database
 from app.errors import Invalid
 from app.folders import delete_folder
+from app.models import Run
 from app.settings import Settings
 from ml.spec import RunSpec
 
@@ -17,8 +18,9 @@ def create(db: Database, settings: Settings, wanted: list[runs.NewRun]) -> tuple
     """Store all of these runs or none, then tell the workers. Their briefs, and whether they are new."""
     with db.begin(durable=True) as s:  # what was answered with 201 is not lost to a power cut
         made = [runs.create_run(s, new, max_queued=settings.max_queued) for new in wanted]
+        gpus.note_missing(s, [run for run, _ in made])
         rows = listing.briefs(s, [run for run, _ in made])
-    publish(db, [run.id for run, is_new in made if is_new and run.kind == "training"])
+    publish(db, [run for run, is_new in made if is_new and run.kind == "training"])
     return rows, all(is_new for _, is_new in made)
 
 
@@ -45,9 +47,10 @@ def delete(db: Database, settings: Settings, run_id: str) -> None:
     delete_folder(settings.runs_dir, run_id)
 
 
-def publish(db: Database, run_ids: list[str]) -> None:
+def publish(db: Database, queued: list[Run]) -> None:
     """Send the messages of queued runs; the reaper sends what a silent broker did not take."""
-    sent = list(takewhile(queue.publish, run_ids))  # the first that fails says enough of the broker
+    # The first that fails says enough of the broker.
+    sent = list(takewhile(lambda run: queue.publish(run.id, gpus.count_needed(run.spec)), queued))
     if sent:
         with db.begin() as s:
-            runs.mark_published(s, sent)
+            runs.mark_published(s, [run.id for run in sent])

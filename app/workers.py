@@ -23,7 +23,7 @@ PRESENT_S = 15.0
 
 
 def say_present(
-    s: Session, name: str, slots: int, devices: list[str], running: list[str], note: str = ""
+    s: Session, name: str, slots: int, devices: list[str], running: list[str], note: str = "", gpus: int = 0
 ) -> Worker:
     """Insert or refresh this process's row, and read it; forget workers that have been silent for a day."""
     at = now(s)
@@ -31,6 +31,7 @@ def say_present(
         name=name, host=socket.gethostname(), pid=os.getpid(), slots=slots, started_at=at, seen_at=at
     )
     row.slots, row.devices, row.running, row.note, row.seen_at = slots, devices, running, note, at
+    row.gpus = gpus
     s.add(row)
     s.execute(delete(Worker).where(col(Worker.seen_at) < at - 24 * 3600))
     return row

@@ -129,7 +129,7 @@ def timed_tracked(spec: RunSpec, settings: Settings) -> Tracked:
     assert claimed is not None
     log = settings.runs_dir / run.id / "log"
     log.parent.mkdir(parents=True)
-    job = Job(run.id, claimed.attempt, claimed.seq, 0, "benchmark", claimed.spec, None, str(log))
+    job = Job(run.id, claimed.attempt, claimed.seq, [0], "benchmark", claimed.spec, None, str(log))
     trainer = Trainer(job, settings, threading.Event())
     trainer.reporter.start()
     reporter = next(thread for thread in threading.enumerate() if thread.name == "reporter")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ml.catalog import MODELS
+from ml.crew import ALONE, Crew
 from ml.data import Split, subset
 from ml.models import build_model, count_parameters
 from ml.models.pretrained import start_from
@@ -33,8 +34,10 @@ class Setup:
     `averaged` holds the running average of the weights where the spec wants one; that is evaluated then.
     """
 
+    crew: Crew
     device: torch.device
     model: nn.Module
+    forward: nn.Module
     averaged: AveragedModel | None
     optimizer: torch.optim.Optimizer | MuonAdamW
     train_images: Tensor
@@ -84,7 +87,11 @@ def pick_device(asked: str, slot: int | None = None) -> torch.device:
 
 
 def prepare(
-    spec: RunSpec, data: Split, device: torch.device, weights: Mapping[str, Tensor] | None = None
+    spec: RunSpec,
+    data: Split,
+    device: torch.device,
+    weights: Mapping[str, Tensor] | None = None,
+    crew: Crew = ALONE,
 ) -> Setup:
     """Build the model (its weights are the next draws of torch's global generator) and move everything to
     `device`. A pretrained model begins with `weights`.
@@ -101,7 +108,7 @@ def prepare(
     model = build_model(spec.model, options, data.shape, data.classes)
     if weights is not None:
         start_from(model, weights)
-    model = model.to(device)
+    model = crew.synchronise(model.to(device))
     bf16 = spec.precision == "bf16"
     if bf16:
         model = model.to(memory_format=torch.channels_last)
@@ -113,8 +120,10 @@ def prepare(
     steps_per_epoch = -(-len(train_images) // spec.batch_size)
     parameters = count_parameters(model)
     return Setup(
+        crew=crew,
         device=device,
         model=model,
+        forward=crew.join(model, spec.seed),
         averaged=average(model, spec.ema) if spec.ema else None,
         optimizer=make_optimizer(spec, model),
         train_images=train_images.to(device),

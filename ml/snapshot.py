@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ml.generators import put_states, take_states
 from ml.setup import Setup
 from ml.spec import RunSpec
 
@@ -39,7 +38,7 @@ def take_snapshot(spec: RunSpec, run: Setup, place: Place) -> dict[str, Any]:
             "model": run.model.state_dict(),
             "averaged": None if run.averaged is None else run.averaged.state_dict(),
             "optimizer": run.optimizer.state_dict(),
-            **take_states(run.device),
+            **run.crew.take_states(run.device),
             "threads": torch.get_num_threads(),
             **place._asdict(),
         }
@@ -70,7 +69,7 @@ def restore(state: Mapping[str, Any], spec: RunSpec, run: Setup) -> Place:
     if run.averaged is not None:
         run.averaged.load_state_dict(state["averaged"])
     run.optimizer.load_state_dict(state["optimizer"])
-    put_states(state, run.device)
+    run.crew.put_states(state, run.device)
     order = state["order"]
     return Place(
         state["epoch"], state["position"], state["step"], None if order is None else order.to(run.device)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
 
 MAX_STEPS = 100_000_000
+MAX_DEVICES = 16  # of one host
 
 
 def _one_of(value: str, what: str, names: list[str]) -> str:
@@ -156,6 +157,13 @@ class RunSpec(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", title="Device", description="Auto takes the slot's GPU where there is one."
     )
+    devices: int = Field(
+        1,
+        ge=1,
+        le=MAX_DEVICES,
+        title="Devices",
+        description="How many GPUs of one host share each batch, or processes where there are none so many.",
+    )
     model_options: dict[str, Any] = Field(
         default_factory=dict, title="Model options", description="The chosen model's own options."
     )
@@ -239,6 +247,12 @@ class RunSpec(BaseModel):
             )
 
     def _check_optimisation(self) -> None:
+        if self.devices > self.batch_size:
+            raise _field_error(
+                "devices",
+                self.devices,
+                f"a batch of {self.batch_size} images cannot be shared by so many; raise the batch size",
+            )
         if self.nesterov and self.optimizer in ("sgd", "muon") and self.momentum == 0:
             raise _field_error(
                 "nesterov", True, "Nesterov needs momentum; set momentum, 0.9 is usual, or turn nesterov off"
@@ -253,6 +267,11 @@ class RunSpec(BaseModel):
                 self.warmup_epochs,
                 f"must be shorter than the training of {self.epochs} epochs",
             )
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs of one host the run cannot do without."""
+        return self.devices if self.device == "cuda" else 0
 
     @property
     def images_per_epoch(self) -> int:

@@ -25,6 +25,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from ml.augment import augment
 from ml.catalog import MODELS
+from ml.crew import ALONE, Crew
 from ml.data import Split
 from ml.events import Done, Evaluated, Evaluating, Event, Prepared, Snapshot
 from ml.generators import seed_generators
@@ -48,6 +49,7 @@ def train(
     weights: Mapping[str, Tensor] | None = None,
     snapshot_requested: Flag | None = None,
     report_every_s: float = 0.1,
+    crew: Crew = ALONE,
 ) -> Iterator[Event]:
     """Train `spec` on `data` and yield what happens (see `ml.events`), points about every `report_every_s`
     seconds.
@@ -56,6 +58,8 @@ def train(
     Snapshot's state; the loop goes on with the step after it, with that run's number of threads. Setting
     `snapshot_requested` makes the loop clear it and yield a Snapshot after the step or validation batch in
     hand; to pause, close the iterator then.
+
+    Several devices: a process each, with its place in the `crew`. All go through this loop; rank 0's events count.
 
     On a GPU losses stay on the device between reports: a step's time is when it was handed over, and a loss
     that is no number is noticed at the next report.
@@ -69,7 +73,7 @@ def train(
     if resume is None and weights is None and MODELS[spec.model].pretrained:
         raise ValueError(f"{MODELS[spec.model].title} needs the weights of ml.weights.load_weights")
     seed_generators(spec.seed)
-    run = prepare(spec, data, device, weights)
+    run = prepare(spec, data, device, weights, crew)
     at = Place() if resume is None else restore(resume, spec, run)
     yield Prepared(run.total_steps, run.steps_per_epoch, at.step, run.parameters, run.resolved)
 
@@ -77,10 +81,12 @@ def train(
     tally = Tally(device, report_every_s)
     for epoch in range(at.epoch, spec.epochs + 1):
         run.model.train()
-        order = draw_order(len(run.train_images)).to(device) if at.order is None else at.order
+        order = crew.share(draw_order(len(run.train_images)).to(device)) if at.order is None else at.order
         for position in range(at.position, run.steps_per_epoch):
+            crew.go()
             first = position * spec.batch_size
             batch = order[first : first + spec.batch_size]  # [B] int64; the last may be smaller
+            batch = crew.part(batch)
             images = augment(run.train_images[batch], spec)
             x, y = run.scale(images), run.train_labels[batch]  # [B, C, H, W] float32, [B]
             lr = learning_rate(spec.schedule, spec.lr, step, run.total_steps, spec.warmup_steps)
@@ -88,10 +94,10 @@ def train(
                 group["lr"] = lr
 
             with run.autocast():
-                logits = run.model(x)  # [B, K]
+                logits = run.forward(x)  # [B, K]
             loss = F.cross_entropy(logits.float(), y, label_smoothing=spec.label_smoothing)
             run.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            crew.weigh(loss).backward()  # type: ignore[no-untyped-call]
             if spec.clip_norm is not None:
                 clip_grad_norm_(run.model.parameters(), spec.clip_norm)
             run.optimizer.step()
@@ -99,7 +105,8 @@ def train(
                 run.averaged.update_parameters(run.model)
 
             step += 1
-            tally.add(step, loss.detach(), (logits.detach().argmax(1) == y).float().mean(), lr)
+            accuracy = (logits.detach().argmax(1) == y).float().mean()
+            tally.add(step, *crew.average(torch.stack([loss.detach(), accuracy])).unbind(), lr)
             wanted = take_request(snapshot_requested)
             if wanted or tally.due():
                 yield from tally.report()
@@ -108,6 +115,9 @@ def train(
                 yield Snapshot(step, epoch, take_snapshot(spec, run, here))
         yield from tally.report()
 
+        at = Place(epoch + 1, step=step)
+        if not crew.leads:
+            continue  # rank 0 evaluates
         run.answering.eval()
         total_loss, answers, n_val = 0.0, [], len(run.val_images)
         for start in range(0, n_val, EVAL_BATCH):
@@ -121,7 +131,6 @@ def train(
         predicted, confidence, correct = join_answers(run, answers)
         yield Evaluated(step, epoch, time.time(), total_loss / n_val, correct / n_val, predicted, confidence)
 
-        at = Place(epoch + 1, step=step)
         yield Snapshot(step, epoch, take_snapshot(spec, run, at))
     yield Done(step, spec.epochs)
 

@@ -231,7 +231,7 @@ def train(db: Database, settings: Settings, run_id: str, stop_after: int | None 
     folder = settings.runs_dir / run_id
     folder.mkdir(parents=True, exist_ok=True)
     job = Job(
-        run_id, claimed.attempt, claimed.seq, 0, "w", claimed.spec, claimed.checkpoint, str(folder / "log")
+        run_id, claimed.attempt, claimed.seq, [0], "w", claimed.spec, claimed.checkpoint, str(folder / "log")
     )
     stop = threading.Event()
     trainer = Trainer(job, settings, stop)

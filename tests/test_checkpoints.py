@@ -22,7 +22,7 @@ def test_a_checkpoint_written_before_the_last_flush_is_through_stays(db: Databas
         made, _ = runs.create_run(s, runs.NewRun(RunSpec(dataset="digits")), max_queued=10)
         run = runs.claim_run(s, made.id, "worker-1", 60)
     assert run is not None
-    job = Job(run.id, run.attempt, run.seq, 0, "worker-1", run.spec, None, str(tmp_path / "log"))
+    job = Job(run.id, run.attempt, run.seq, [0], "worker-1", run.spec, None, str(tmp_path / "log"))
     settings = Settings(data_dir=tmp_path, min_free_mb=0)
     reporter = Reporter(db, run.id, run.attempt, run.seq, lease_s=60, flush_s=0.05)
     kept = Checkpoints(job, settings, reporter)

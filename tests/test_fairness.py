@@ -64,6 +64,7 @@ FLIPS: dict[str, tuple[Json, Json]] = {
 }
 NOTES: dict[str, Json] = {
     "device": {"device": "cuda:0"},
+    "devices": {"devices": 2},
     "device_name": {"device_name": "H100"},
     "threads": {"threads": 2},
     "python": {"python": "3.12"},
@@ -100,7 +101,7 @@ def test_every_field_and_every_resolved_fact_has_its_place() -> None:
     """A new one must be put into app.compare.keys, and if it is a setting, into FLIPS."""
     fields = set(RunSpec.model_fields) - set(EXPANDED)
     assert fields <= set(KEYS)
-    assert fields - {"model", "device"} <= set(FLIPS)
+    assert fields - {"model", "device", "devices"} <= set(FLIPS)
     assert set(FLIPS) | set(NOTES) >= set(KEYS) - {"model", "train_images", "val_images", "steps_per_epoch"}
 
 
@@ -150,7 +151,10 @@ def test_two_keys_that_differ_without_the_model_are_both_named(key: str) -> None
 
 @pytest.mark.parametrize("key", NOTES)
 def test_machines_and_versions_are_a_note(key: str) -> None:
-    verdict = judge([facts("a"), facts("b", {"model": "resnet8"}, NOTES[key])])
+    asked = {
+        name: value for name, value in NOTES[key].items() if name == "devices"
+    }  # a field, and not resolved
+    verdict = judge([facts("a"), facts("b", {"model": "resnet8", **asked}, NOTES[key])])
     assert verdict.kind == "controlled"
     assert notes(verdict, "differs") == [key]
 

@@ -151,6 +151,31 @@ def test_the_demo_submits_three_runs_and_shows_them(tmp_path: Path) -> None:
     assert all(f"run={run['id']}" in process.output() for run in runs)
 
 
+@pytest.mark.slow
+def test_the_demo_comes_in_where_tokens_are_asked_for(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    command = [
+        sys.executable,
+        "-m",
+        "trainyard",
+        "token",
+        "create",
+        "me",
+        "--scope",
+        "read",
+        "--data-dir",
+        data_dir,
+    ]
+    made = run_command(command)
+    assert made.returncode == 0, made.stderr
+    with up(data_dir, tmp_path, "--demo") as (url, process):
+        wait_for(lambda: "Compare  " in process.output(), "the demo's runs", 120, process=process)
+        assert httpx.get(f"{url}/api/v1/runs", trust_env=False).status_code == 401
+        headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
+        runs = httpx.get(f"{url}/api/v1/runs", headers=headers, trust_env=False).json()["runs"]
+    assert len(runs) == 3
+
+
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
-from ml.presets import PRESETS, Preset, demo, homework
+from ml.presets import CURES, PRESETS, Preset, cures, demo, homework
 from ml.spec import RunSpec
 
 ALL = [demo("mnist"), demo("digits"), demo("mnist", epochs=1, train_size=100), homework(), homework(epochs=2)]
@@ -36,8 +37,25 @@ def test_homework_is_the_homework_to_the_letter() -> None:
     assert spec.model_options == {"activation": "sigmoid", "pooling": "max", "init": "default"}
 
 
+def test_each_cure_is_the_homeworks_lenet_with_one_change() -> None:
+    printed = RunSpec(**homework(epochs=6).specs[0])
+    found = [RunSpec(**spec) for spec in cures().specs]
+    assert found[0] == printed
+    assert [run.name for run in cures().runs] == list(CURES)
+    for spec in found[1:]:
+        assert spec.model == "lenet"
+        assert (
+            1 <= len(changed(spec, printed)) <= 2
+        )  # a rate that fits comes with an initialisation or an optimizer
+
+
+def changed(spec: RunSpec, printed: RunSpec) -> list[str]:
+    theirs = printed.model_dump()
+    return [name for name, value in spec.model_dump().items() if value != theirs[name]]
+
+
 def test_overrides_reach_every_run() -> None:
-    for preset in (demo("digits", epochs=7, train_size=99), homework(epochs=7, train_size=99)):
+    for preset in (make(epochs=7, train_size=99) for make in (partial(demo, "digits"), homework, cures)):
         assert {(spec["epochs"], spec["train_size"]) for spec in preset.specs} == {(7, 99)}
 
 

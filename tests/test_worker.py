@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -241,3 +242,36 @@ def test_a_data_set_that_is_not_there_says_what_to_do(yard: Yard) -> None:
     run = yard.wait_state(run_id, "failed")
     assert "digits" in run["error"]
     assert run["error_tail"]
+
+
+FAKE_GPU = """#!/bin/sh
+echo 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-00000000-0000-0000-0000-000000000000)'
+"""
+
+
+def test_a_run_that_needs_a_gpu_waits_until_a_worker_says_that_it_has_one(yard: Yard, tmp_path: Path) -> None:
+    """The second worker's GPU is a script's word: it claims the run, and its trainer then finds none."""
+    yard.add_worker(slots=1)
+    run_id = yard.submit(**QUICK, device="cuda")
+    note = "waits for a GPU; no worker has one"
+    assert yard.get(run_id)["phase"] == note
+    passes = yard.submit(**QUICK)
+    yard.wait_state(passes, "finished")
+    run = yard.get(run_id)
+    assert (run["state"], run["attempt"], run["phase"]) == ("queued", 0, note)
+    [waiting] = yard.http.get("/api/v1/queue").json()["waiting"]
+    assert (waiting["id"], waiting["phase"]) == (run_id, note)
+    for page in ("/workers", f"/runs/{run_id}"):
+        assert note in yard.http.get(page).text
+    assert "等待 GPU" in yard.http.get("/workers", headers={"Accept-Language": "zh"}).text
+
+    script = tmp_path / "nvidia-smi"
+    script.write_text(FAKE_GPU)
+    script.chmod(0o755)
+    yard.env["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    yard.add_worker(slots=1)
+    run = yard.wait_state(run_id, "failed")
+    assert "this worker sees no GPU" in run["error"]
+    claimed = next(event for event in run["events"] if event["to"] == "running")
+    present = {worker["name"]: worker for worker in yard.http.get("/api/v1/workers").json()["workers"]}
+    assert present[claimed["actor"]]["gpus"] == 1

@@ -49,10 +49,10 @@ def submit_demo(client: Client, dataset: str) -> list[Run]:
     ]
 
 
-def run_demo(url: str, console: Console, stop: threading.Event) -> None:
+def run_demo(url: str, token: str | None, console: Console, stop: threading.Event) -> None:
     """Submit the demo and show it until its runs have ended; what went wrong is said, not raised."""
     try:
-        with Client(url) as client:
+        with Client(url, token) as client:
             choice = choose_dataset(client)
             runs = submit_demo(client, choice.dataset)
             _say(

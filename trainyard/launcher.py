@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -76,6 +77,7 @@ class Launcher:
         self._children: list[Child] = []
         self._lock: int | None = None
         self._show: threading.Thread | None = None
+        self._token: str | None = None
         self.url = ""
 
     def serve(self) -> None:
@@ -101,7 +103,7 @@ class Launcher:
                 self._look_after()
 
     def _show_demo(self) -> None:
-        args = (self.url, self._console, self._stop)
+        args = (self.url, self._token, self._console, self._stop)
         self._show = threading.Thread(target=demo.run_demo, args=args, daemon=True)
         self._show.start()
 
@@ -173,18 +175,29 @@ class Launcher:
             raise Refused("the database could not be brought up to date; the reason is above")
 
     def _check_access(self, env: dict[str, str]) -> None:
-        """Raises: Refused when other machines could come in and nobody has a token."""
-        host = self._options.host
-        if is_loopback(host) or env.get("TRAINYARD_TOKEN"):
+        """Give the demo a token where one is asked for; it ends with this process, and no database holds it.
+
+        Raises: Refused when other machines could come in and nobody has a token.
+        """
+        exposed = not is_loopback(self._options.host)
+        self._token = env.get("TRAINYARD_TOKEN")
+        if self._token or not (exposed or self._options.demo):
             return
+        if self._has_tokens(env):
+            if self._options.demo:
+                self._token = env["TRAINYARD_TOKEN"] = secrets.token_urlsafe(32)
+        elif exposed:
+            raise Refused(
+                f"--host {self._options.host} lets other machines in; make a token first with `trainyard token create "
+                "NAME --scope admin`, or set TRAINYARD_TOKEN to a long secret, or leave --host out to serve this "
+                "machine alone"
+            )
+
+    def _has_tokens(self, env: dict[str, str]) -> bool:
+        """Whether the database holds any, so that its server asks for one."""
         command = [sys.executable, "-m", "app.token_command", "list", "--json"]
         listed = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
-        if listed.returncode or not json.loads(listed.stdout):
-            raise Refused(
-                f"--host {host} lets other machines in; make a token first with `trainyard token create NAME "
-                "--scope admin`, or set TRAINYARD_TOKEN to a long secret, or leave --host out to serve this machine "
-                "alone"
-            )
+        return listed.returncode == 0 and bool(json.loads(listed.stdout))
 
     def _start(self, env: dict[str, str]) -> None:
         slots = ["--slots", str(self._options.slots)] if self._options.slots else []

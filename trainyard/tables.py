@@ -17,7 +17,7 @@ def worker_table(workers: Sequence[dict[str, Any]]) -> Table:
         )
     for worker in workers:
         state = Text(worker["state"], style="yellow" if worker["state"] == "draining" else "green")
-        busy = f"{len(worker['running'])} of {worker['slots']}"
+        busy = f"{worker['busy']} of {worker['slots']}"
         texts = [", ".join(worker["devices"]), " ".join(worker["running"]), worker["note"]]
         table.add_row(Text(worker["name"]), state, busy, *(Text(text) for text in texts))
     return table

@@ -22,7 +22,7 @@ from app.ticker import Ticker
 from worker import broker
 from worker.environment import is_root
 from worker.presence import Presence
-from worker.slots import Slots, count_cores, list_gpus
+from worker.slots import Slots, count_cores, default_slots, list_gpus
 from worker.supervisor import Supervisor
 
 log = logging.getLogger("worker")
@@ -46,11 +46,11 @@ def main() -> int:
         return 1
     make_data_dir(settings)
     gpus = list_gpus()
-    count = args.slots or len(gpus) or min(2, count_cores())
+    count = args.slots or default_slots(len(gpus), count_cores())
     name = f"{socket.gethostname()}-{os.getpid()}"
     logs.bind_process(worker=name)
     supervisor = Supervisor(
-        Database(settings.database_url, pool_size=count + 2), settings, Slots(count), name
+        Database(settings.database_url, pool_size=count + 2), settings, Slots(count, len(gpus)), name
     )
     if (mismatch := describe_mismatch(supervisor.db)) is not None:
         print(f"trainyard: {mismatch}", file=sys.stderr)
@@ -76,9 +76,10 @@ def main() -> int:
         supervisor.stopping.set()
 
     warn_of_root()
+    served = ",".join(queue.queues_for(supervisor.slots.gpus))
     try:
         queue.celery.worker_main(
-            ["--quiet", "worker", "-P", "threads", "-c", str(count), "-Q", queue.QUEUE, "-n", f"{name}@%h",
+            ["--quiet", "worker", "-P", "threads", "-c", str(count), "-Q", served, "-n", f"{name}@%h",
              "-l", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
         )  # fmt: skip
     except SystemExit as ended:

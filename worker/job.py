@@ -9,12 +9,15 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt. `seq` is the last flush of the attempts before it; `log` takes the trainer's output."""
+    """One attempt. `seq` is the last flush of the attempts before it; `log` takes the trainer's output.
+
+    `slots` has one entry a GPU where the run takes several, otherwise one.
+    """
 
     run_id: str
     attempt: int
     seq: int
-    slot: int
+    slots: list[int]
     worker: str
     spec: dict[str, Any]
     checkpoint: dict[str, Any] | None

@@ -63,7 +63,8 @@ class Presence:
         else:
             with ours.db.begin() as s:
                 note = ours.room.shortage()
-                row = workers.say_present(s, ours.name, ours.slots.count, self._devices, running, note)
+                slots = ours.slots
+                row = workers.say_present(s, ours.name, slots.count, self._devices, running, note, slots.gpus)
                 wish = row.drain
             self._told, self._told_at = running, time.monotonic()
         if wish and not ours.leaving.is_set():

@@ -3,35 +3,63 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from queue import Queue
+from typing import Any
 
 from app.settings import ROOT
 from worker.environment import trainer_environment
 from worker.job import Job
 
 WARM_AGAIN_S = 4.0  # importing torch takes seconds of CPU, which a run's first steps should not have to share
+LOOK_S = 0.5
 
 
 def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def default_slots(gpus: int, cores: int) -> int:
+    """One a GPU. Without one two: two runs with half of the cores each train more than one after the other
+    (benchmarks/slots.py); on one core, one."""
+    return gpus or min(2, cores)
+
+
+def divide_threads(cores: int, slots: int) -> int:
+    """How many threads a run gets. More than its share and the runs' threads wait for each other, spinning."""
+    return max(1, cores // slots)
+
+
 def list_gpus() -> list[str]:
-    """Names of the GPUs by `nvidia-smi`: torch must not be asked here, the worker never imports it."""
+    """Names of the GPUs that a trainer would see, by `nvidia-smi`: the worker never imports torch to ask."""
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
-    return [
-        line.split(":", 1)[1].split(" (")[0].strip()
-        for line in listed.stdout.splitlines()
-        if line.startswith("GPU ")
-    ]
+    return read_gpus(listed.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def read_gpus(listed: str, visible: str | None) -> list[str]:
+    """Names in the lines `GPU 0: NAME (UUID: GPU-...)`; those that CUDA_VISIBLE_DEVICES leaves, as CUDA reads it.
+
+    It lists places or the beginnings of UUIDs, and ends at the first that there is not.
+    """
+    found = re.findall(r"^GPU (\d+): (.*) \(UUID: (\S+)\)", listed, re.MULTILINE)
+    if visible is None:
+        return [name for _, name, _ in found]
+    kept = []
+    for asked in filter(None, (part.strip() for part in visible.split(","))):
+        name = next((n for place, n, uuid in found if asked == place or uuid.startswith(asked)), None)
+        if name is None:
+            break
+        kept.append(name)
+    return kept
 
 
 class TrainerProcess:
@@ -74,23 +102,60 @@ class TrainerProcess:
 
 
 class Slots:
-    """`count` slots, one run at a time each, with warm trainers."""
+    """`count` slots with warm trainers. A run takes one, or as many as the GPUs that it trains on.
 
-    def __init__(self, count: int) -> None:
+    Slots beyond the number of GPUs share them in turn: slot `i` has GPU `i % GPUs`.
+    """
+
+    def __init__(self, count: int, gpus: int = 0) -> None:
         self.count = count
-        self.threads = max(1, count_cores() // count)
-        self._free: Queue[int] = Queue()
-        for index in range(count):
-            self._free.put(index)
+        self.gpus = min(count, gpus)  # the most that one run can have
+        self.threads = divide_threads(count_cores(), count)
+        self._all_gpus = gpus
+        self._free = set(range(count))
+        self._waiting: deque[object] = deque()
+        self._changed = threading.Condition()
         self._warm: dict[int, TrainerProcess] = {}
         self._lock = threading.Lock()
         self._closed = False
 
-    def acquire(self) -> int:
-        return self._free.get()
+    def count_needed(self, spec: Mapping[str, Any]) -> int | None:
+        """How many slots a run with this stored spec takes here; None where it cannot be trained here."""
+        devices, device = int(spec.get("devices", 1)), spec.get("device")
+        if device == "cuda" and devices > self.gpus:
+            return None
+        return devices if device != "cpu" and devices <= self.gpus else 1
 
-    def release(self, index: int) -> None:
-        self._free.put(index)
+    def acquire(self, count: int, leaving: threading.Event) -> list[int]:
+        """So many free slots, each with a GPU of its own where there are several; none when we leave before.
+
+        First come, first served: a run that needs many is not passed by those that need one.
+        """
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            try:
+                while not leaving.is_set():
+                    chosen = self._choose(count) if self._waiting[0] is ticket else []
+                    if chosen:
+                        self._free.difference_update(chosen)
+                        return chosen
+                    self._changed.wait(LOOK_S)
+                return []
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+
+    def _choose(self, count: int) -> list[int]:
+        if count == 1:
+            return sorted(self._free)[:1]
+        of_gpu = {slot % self._all_gpus: slot for slot in sorted(self._free, reverse=True)}
+        return sorted(of_gpu.values())[:count] if len(of_gpu) >= count else []
+
+    def release(self, slots: Sequence[int]) -> None:
+        with self._changed:
+            self._free.update(slots)
+            self._changed.notify_all()
 
     def warm(self, index: int) -> None:
         """Start the slot's next trainer, unless it waits already."""

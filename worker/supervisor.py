@@ -10,8 +10,10 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from sqlmodel import Session
 
@@ -28,6 +30,8 @@ from worker.trainer_exit import describe_exit, read_tail
 from worker.writes import FIRST_S, LAST_S
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 POLL_S = 0.5
 STARTING_S = 120.0  # so long may a trainer take to its first step before the lease is left to expire
@@ -59,42 +63,80 @@ class Supervisor:
 
     def supervise(self, run_id: str) -> None:
         """Train the run if it is still to be had; returns when its attempt is over."""
-        if self.leaving.is_set() or not isinstance(run_id, str):
-            return  # it stays queued in the database, and is published again; what is no id came from elsewhere
-        slot = self.slots.acquire()
+        if not isinstance(run_id, str):
+            return  # what is no id came from elsewhere
         try:
-            run = self.claim(run_id, slot)
+            slots = self.reserve(run_id)
+        except TrainyardError as error:
+            log.warning("run %s: %s", run_id, error.message)
+            return
+        if not slots:
+            return
+        try:
+            run = self.claim(run_id, *slots)
             if run is not None:
-                with logs.bind(run=run.id, attempt=run.attempt, slot=slot):
-                    self.attempt(run, slot)
+                with logs.bind(run=run.id, attempt=run.attempt, slot=slots[0]):
+                    self.attempt(run, slots)
         except TrainyardError as error:
             log.warning("run %s: %s", run_id, error.message)
         finally:
+            self.forget(slots)
+            self.slots.release(slots)
+
+    def forget(self, slots: Iterable[int]) -> None:
+        for slot in slots:
             self.running.pop(slot, None)
-            self.slots.release(slot)
 
-    def claim(self, run_id: str, slot: int) -> Run | None:
-        """The run, ours now; None when it is not to be had, or when we leave before the database answers.
+    def reserve(self, run_id: str) -> list[int]:
+        """The slots that the run needs; none when it cannot be trained here, or when we leave before they are free.
 
-        A message is gone once it is taken, so while the database is away it is held here, with its slot.
+        Then it stays queued in the database, and its message is sent again. Raises: NotFound.
         """
-        delay_s = FIRST_S
+        needed = self.patiently(run_id, lambda: self.slots.count_needed(self.read_spec(run_id)))
+        if needed is None:
+            if not self.leaving.is_set():
+                log.warning("run %s needs more GPUs than there are here", run_id)
+            return []
+        return self.slots.acquire(needed, self.leaving)
+
+    def read_spec(self, run_id: str) -> dict[str, Any]:
+        with self.db.read() as s:
+            return runs.get_run(s, run_id).spec
+
+    def claim(self, run_id: str, *slots: int) -> Run | None:
+        """The run, ours now; None when it is not to be had, or when we leave before the database answers."""
         in_doubt = False
-        while not self.leaving.is_set():
+
+        def attempt() -> Run | None:
+            nonlocal in_doubt
+            if not self.room.wait(run_id, self.leaving):
+                return None
             try:
-                if not self.room.wait(run_id, self.leaving):
-                    return None
                 with self.claiming, self.db.begin() as s:
                     if in_doubt:
                         self.undo_claim(s, run_id)
                     run = runs.claim_run(s, run_id, self.name, self.settings.lease_s)
                     if run is not None:
-                        self.running[slot] = run_id
+                        self.running.update(dict.fromkeys(slots, run_id))
                 return run
-            except Unavailable as error:
-                self.running.pop(slot, None)
-                log.warning("run %s waits for the database: %s", run_id, error.message)
+            except Unavailable:
+                self.forget(slots)
                 in_doubt = True
+                raise
+
+        return self.patiently(run_id, attempt)
+
+    def patiently(self, run_id: str, attempt: Callable[[], T]) -> T | None:
+        """What `attempt` returns, tried until the database answers; None when we leave before.
+
+        A message is gone once it is taken, so while the database is away it is held here, with its slots.
+        """
+        delay_s = FIRST_S
+        while not self.leaving.is_set():
+            try:
+                return attempt()
+            except Unavailable as error:
+                log.warning("run %s waits for the database: %s", run_id, error.message)
             self.leaving.wait(delay_s)
             delay_s = min(delay_s * 2, LAST_S)
         return None
@@ -106,13 +148,13 @@ class Supervisor:
             why = f"worker {self.name} lost the database as it took the run"
             runs.release_run(s, run_id, run.attempt, self.name, why)
 
-    def attempt(self, run: Run, slot: int) -> None:
+    def attempt(self, run: Run, slots: list[int]) -> None:
         log_path = self.settings.runs_dir / run.id / f"attempt-{run.attempt}.log"
-        trainer = self.slots.take(slot)
+        trainer = self.slots.take(slots[0])
         log.info("a trainer has the run")
         try:
             trainer.give(
-                Job(run.id, run.attempt, run.seq, slot, self.name, run.spec, run.checkpoint, str(log_path))
+                Job(run.id, run.attempt, run.seq, slots, self.name, run.spec, run.checkpoint, str(log_path))
             )
             code = Watch(self, run, trainer).until_exit()
         finally:

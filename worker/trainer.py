@@ -9,6 +9,7 @@ anything else is a crash, which the supervisor records.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -28,6 +29,7 @@ from app.disk import FULL, describe_error
 from app.errors import Fenced, TrainyardError
 from app.models import CANCELED, FAILED, FINISHED, PAUSED
 from app.settings import Settings, get_settings
+from ml.crew import ALONE, Crew
 from ml.data import load_dataset
 from ml.datasets import DATASETS
 from ml.events import Evaluated, Evaluating, Event, Points, Prepared, Snapshot
@@ -51,8 +53,9 @@ EXIT_ORPHANED = 75
 class Trainer:
     """Drives `ml.train` for one job and records what comes of it."""
 
-    def __init__(self, job: Job, settings: Settings, stop: threading.Event) -> None:
-        self.job, self.settings, self.stop = job, settings, stop
+    def __init__(self, job: Job, settings: Settings, stop: threading.Event, crew: Crew = ALONE) -> None:
+        self.job, self.settings, self.stop, self.crew = job, settings, stop, crew
+        self.broken_off = False  # in the middle of a step, where other ranks cannot be told
         self.spec: RunSpec
         DATASETS.look_in(settings.datasets_dir)
         self.db = Database(settings.database_url, pool_size=1)
@@ -92,7 +95,10 @@ class Trainer:
         except (MemoryError, TrainyardError):
             raise  # it may go better the next time
         except Exception as error:
+            if isinstance(error, RuntimeError) and self.crew.size > 1:
+                raise  # another rank has died, most likely
             log.exception("the training failed")  # as it would again: the same spec does the same
+            self.broken_off = True
             return self.fail(error)
         self.reporter.close()
         if self.checkpoints.unsaved is not None:
@@ -102,13 +108,16 @@ class Trainer:
     def events(self) -> Iterator[Event]:
         self.reporter.set(phase="loading data", now=True)
         data = load_dataset(self.job.spec["dataset"], self.settings.datasets_dir, self.loading)
-        self.spec = RunSpec.model_validate(self.job.spec)  # after the data: one that is not here says so better
+        self.spec = RunSpec.model_validate(
+            self.job.spec
+        )  # after the data: one that is not here says so better
         self.validation = Validation(data, self.spec.val_size, self.settings.images_dir)
-        device = pick_device(self.spec.device, self.job.slot)
+        device = pick_place(self.job, self.crew)
         resume = self.checkpoints.load(self.rewind)
         weights = None
         if resume is None:
             weights = load_weights(self.spec.model, self.settings.datasets_dir, self.loading)
+        self.crew.share_text(json.dumps(self.checkpoints.pointer))
         yield from train(
             self.spec,
             data,
@@ -116,6 +125,7 @@ class Trainer:
             resume=resume,
             weights=weights,
             snapshot_requested=self.snapshot_requested,
+            crew=self.crew,
         )
 
     def loading(self, what: str, fraction: float) -> None:
@@ -207,6 +217,16 @@ class Interrupted(ValueError):
     """Someone stopped the run before it trained."""
 
 
+def pick_place(job: Job, crew: Crew) -> torch.device:
+    """The device of this process: its slot's GPU where it has one of its own; ranks beyond that train on the CPU.
+
+    Raises: ValueError, where a GPU was asked for and is not there.
+    """
+    if crew.size > len(job.slots):
+        return torch.device("cpu")
+    return pick_device(job.spec.get("device", "auto"), job.slots[crew.rank])
+
+
 def read_job() -> Job | None:
     """The job, one line; None when the supervisor has gone before it had one."""
     line = b""
@@ -253,6 +273,10 @@ def main() -> int:
     log.info("the attempt begins: %s on %s", job.spec["model"], job.spec["dataset"])
     threading.Thread(target=watch_supervisor, name="watchdog", daemon=True).start()
     try:
+        if job.spec.get("devices", 1) > 1:
+            from worker.ranks import launch  # which needs this module
+
+            return launch(job)
         Trainer(job, settings, stop).run()
     except Fenced as error:
         log.warning("%s", error.message)

@@ -179,8 +179,9 @@ def pause_run(run_id: str, db: Db) -> Json:
 @router.post("/runs/{run_id}/resume", status_code=202, summary="Go on from the last checkpoint")
 def resume_run(run_id: str, db: Db) -> Json:
     with db.begin() as s:
-        row = detail(s, runs.resume_run(s, run_id))
-    submit.publish(db, [run_id])
+        run = runs.resume_run(s, run_id)
+        row = detail(s, run)
+    submit.publish(db, [run])
     return row
 
 

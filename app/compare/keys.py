@@ -49,7 +49,7 @@ _CONSEQUENCES = {
     "std": ("dataset", "data_digest", "input_scaling", "pretrained"),
     "parameters": ("model", OPTIONS, "dataset", "data_digest", "code"),
 }
-_NOTES = ("device", "device_name", "threads", "python", "torch", "torchvision")
+_NOTES = ("device", "devices", "device_name", "threads", "python", "torch", "torchvision")
 
 KEYS: dict[str, Key] = {
     key.name: key
@@ -65,7 +65,7 @@ EXPANDED = ("model_options",)  # its parts are keys, not the field itself
 # What a training does without having a field for it; a script of one's own may say otherwise.
 IMPLIED: Mapping[str, Any] = {"augmentation": None, "pretrained": False}
 NOTHING = (None, False, 0, "", "none", "no", "false", "0")
-MUST_KNOW = {*RunSpec.model_fields, "data_digest", "code"} - {*EXPANDED, "device"}
+MUST_KNOW = {*RunSpec.model_fields, "data_digest", "code"} - {*EXPANDED, "device", "devices"}
 TAKES_MOMENTUM = ("sgd", "muon")
 
 VERBATIM = ("code", "data_digest", "val_digest", "device_name")  # 12e4567 is a commit, no number

@@ -161,7 +161,9 @@ def _judge_workers(s: Session) -> Iterator[Finding]:
     at, present = now(s), list_present(s)
     waiting, since = s.execute(
         select(func.count(), func.min(col(Run.queued_at))).where(
-            col(Run.state) == QUEUED, col(Run.not_before) <= at
+            col(Run.state) == QUEUED,
+            col(Run.not_before) <= at,
+            col(Run.phase) == "",  # others say what they wait for
         )
     ).one()
     free = sum(worker.slots - len(worker.running) for worker in present)

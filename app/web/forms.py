@@ -24,7 +24,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (N_("Optimisation"), ("epochs", "batch_size", "lr", "schedule", "optimizer", "momentum", "weight_decay")),
     (N_("Augmentation"), ("shift", "flip", "cutout")),
     (N_("Fine points"), ("nesterov", "warmup_epochs", "label_smoothing", "clip_norm", "ema")),
-    (N_("More"), ("seed", "device", "precision")),
+    (N_("More"), ("seed", "device", "devices", "precision")),
 )
 FOLDED = ("Augmentation", "Fine points")
 WORDS = {

@@ -126,9 +126,9 @@ def _tells_more(event: RunEvent) -> bool:
 def _ask(change: Callable[[Session, str], Run], publish: bool = False) -> Callable[..., Response]:
     def answer(request: Request, run_id: str, db: Db) -> Response:
         with db.begin() as s:
-            change(s, run_id)
+            run = change(s, run_id)
         if publish:
-            submit.publish(db, [run_id])
+            submit.publish(db, [run])
         return RedirectResponse(local_url(request, "page_run", run_id=run_id), 303)
 
     return answer

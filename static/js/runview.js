@@ -33,6 +33,8 @@ function phaseText(phase) {
   if (title) return fill(words.downloading, { title });
   const [, worker] = /^waits for worker (.+): its disk has /.exec(phase) ?? [];
   if (worker) return fill(words.no_room, { worker });
+  const [, gpus, most] = /^waits for (\d+) GPUs of one host; no worker (?:has any|here has more than (\d+))$/.exec(phase) ?? [];
+  if (gpus) return fill(most ? words.few_gpus : words.no_gpus, { count: gpus, most });
   return words[phase] ?? phase;
 }
 
