@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select
 
 from app.models import Artifact, MetricSummary
 
-LABELS, PREDICTIONS = "labels", "predictions"
+LABELS, PREDICTIONS, LOGITS = "labels", "predictions", "logits"
 MAX_KEPT = 64  # evaluations of a run whose predictions are kept
 
 
@@ -66,6 +66,8 @@ def store(s: Session, run_id: str, artifacts: Sequence[NewArtifact], at: float) 
         s.connection().execute(_UPSERT, row)
     if any(one.kind == PREDICTIONS for one in artifacts):
         _thin_out(s, run_id)
+    if any(one.kind == LOGITS for one in artifacts):
+        _keep_best_and_last(s, run_id)
 
 
 def _thin_out(s: Session, run_id: str) -> None:
@@ -80,6 +82,15 @@ def _thin_out(s: Session, run_id: str) -> None:
     stays = {one.step for one in kept if one.epoch % stride == 0} | {best, kept[-1].step}
     gone = [one.name for one in kept if one.step not in stays]
     s.execute(delete(Artifact).where(col(Artifact.run_id) == run_id, col(Artifact.name).in_(gone)))
+
+
+def _keep_best_and_last(s: Session, run_id: str) -> None:
+    """Of the logits: a hundred times the size of the predictions."""
+    kept = list_artifacts(s, [run_id], LOGITS)[run_id]
+    stays = {best_steps(s, [run_id]).get(run_id), kept[-1].step}
+    gone = [one.name for one in kept if one.step not in stays]
+    if gone:
+        s.execute(delete(Artifact).where(col(Artifact.run_id) == run_id, col(Artifact.name).in_(gone)))
 
 
 def truncate_after(s: Session, run_id: str, step: int) -> None:

@@ -18,6 +18,8 @@ from app.models import ENDED
 from app.retention import Collector, Limits, Share
 from app.settings import get_settings
 
+KINDS = ("checkpoints", "weights", "logs", "predictions", "logits", "runs")
+
 
 def main() -> int:
     asked = _parser().parse_args()
@@ -45,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--yes", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--vacuum", action="store_true")
-    for name in ("checkpoints", "weights", "logs", "predictions", "runs"):
+    for name in KINDS:
         parser.add_argument(f"--{name}-older-than")
     parser.add_argument("--state", default="")
     return parser
@@ -54,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 def _limits(asked: argparse.Namespace) -> Limits:
     """Raises: Invalid, when a time or a state cannot be."""
     given: dict[str, Any] = {}
-    for name in ("checkpoints", "weights", "logs", "predictions", "runs"):
+    for name in KINDS:
         if (text := getattr(asked, f"{name}_older_than")) is not None:
             given[f"{name}_days"] = read_days(text, f"--{name}-older-than")
     states = tuple(state for state in asked.state.split(",") if state)

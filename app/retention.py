@@ -18,7 +18,7 @@ from sqlalchemy import delete, func, update
 from sqlmodel import Session, col, select
 
 from app import artifacts
-from app.artifacts import PREDICTIONS
+from app.artifacts import LOGITS, PREDICTIONS
 from app.backup import STAGING
 from app.db import Database, now
 from app.models import ENDED, Artifact, MetricBatch, MetricChunk, Run
@@ -40,6 +40,7 @@ class Limits:
     weights_days: float | None = None  # the last checkpoint of a run, too
     logs_days: float | None = 90.0
     predictions_days: float | None = 30.0
+    logits_days: float | None = 90.0
     runs_days: float | None = None  # whole runs
     states: tuple[str, ...] = ENDED  # of those
 
@@ -74,6 +75,7 @@ class Collector:
             ("last checkpoints", self._weights),
             ("logs of attempts", self._logs),
             ("predictions but the best and the last", self._predictions),
+            ("logits of validation sets", self._logits),
             ("folders of runs that are gone", self._orphans),
             ("validation images that no run shows", self._images),
             ("temporary files left behind", self._temporary),
@@ -153,13 +155,20 @@ class Collector:
     # -- rows of ended runs -----------------------------------------------------------------------------------
 
     def _predictions(self, share: Share) -> None:
-        if (days := self._limits.predictions_days) is None:
+        self._artifacts(share, PREDICTIONS, self._limits.predictions_days, keep_best_and_last=True)
+
+    def _logits(self, share: Share) -> None:
+        self._artifacts(share, LOGITS, self._limits.logits_days, keep_best_and_last=False)
+
+    def _artifacts(self, share: Share, kind: str, days: float | None, *, keep_best_and_last: bool) -> None:
+        if days is None:
             return
         for run_id in self._ended(days):
             with self._look() as s:
-                kept = artifacts.list_artifacts(s, [run_id], PREDICTIONS)[run_id]
-                best = artifacts.best_steps(s, [run_id]).get(run_id)
-                gone = [one for one in kept[:-1] if one.step != best]
+                gone = artifacts.list_artifacts(s, [run_id], kind)[run_id]
+                if keep_best_and_last:
+                    best = artifacts.best_steps(s, [run_id]).get(run_id)
+                    gone = [one for one in gone[:-1] if one.step != best]
                 if self._really and gone:
                     if _pointer(s, run_id, lock=True) is None:
                         continue

@@ -52,10 +52,14 @@ def main() -> None:
     parser.add_argument("--train-size", type=int, default=60_000)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    measure(args.rounds, args.train_size)
+
+
+def measure(rounds: int, train_size: int) -> None:
     root = Path(os.environ.get("TRAINYARD_DATASETS", "datasets"))
     data = load_dataset("mnist", root)
     spec = RunSpec(
-        train_size=args.train_size,
+        train_size=train_size,
         val_size=10,
         epochs=1,
         lr=0.05,
@@ -68,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="trainyard-bench-") as home:
         settings = Settings(data_dir=Path(home), datasets=root)
         migrate(settings.database_url)
-        for number in range(args.rounds + 1):
+        for number in range(rounds + 1):
             took = timed_bare(spec, data), timed_tracked(spec, settings), timed_tally()
             if number:  # the first round warms up
                 bare.append(took[0])
@@ -81,10 +85,10 @@ def main() -> None:
     row("a step's numbers: accuracy, .item(), lists", [t / TALLY_STEPS * 1e6 for t in tally], "us")
     row("handing over and checkpoints, a step", [t.on_path / steps * 1e6 for t in tracked], "us")
     row("the reporter's thread, CPU a step", [t.reporter / steps * 1e6 for t in tracked], "us")
-    rounds = list(zip(tally, tracked, bare, strict=True))
-    both = [(a / TALLY_STEPS + t.on_path / steps) / (b / steps) * 100 for a, t, b in rounds]
+    each = list(zip(tally, tracked, bare, strict=True))
+    both = [(a / TALLY_STEPS + t.on_path / steps) / (b / steps) * 100 for a, t, b in each]
     row("of the loop: numbers and handing over", both, "%", "< 1 %")
-    row("of the loop: handing over", [t.on_path / b * 100 for _, t, b in rounds], "%")
+    row("of the loop: handing over", [t.on_path / b * 100 for _, t, b in each], "%")
     row("of another core: the reporter's thread", [t.reporter / t.whole * 100 for t in tracked], "%")
 
 
@@ -114,7 +118,8 @@ def timed_tally() -> float:
     tally = Tally(CPU, report_every_s=1e9)
     began = time.perf_counter()
     for step in range(1, TALLY_STEPS + 1):
-        tally.add(step, loss.detach(), (logits.detach().argmax(1) == y).float().mean(), 0.1)
+        accuracy = (logits.detach().argmax(1) == y).float().mean()
+        tally.add(step, torch.stack([loss.detach(), accuracy]), 0.1)
         if tally.due() or step % 20 == 0:
             list(tally.report())
     return time.perf_counter() - began

@@ -23,6 +23,7 @@ DEMO: dict[str, Any] = {
     "schedule": "cosine",
     "seed": 0,
     "input_scaling": "standardize",
+    "precision": "fp32",  # auto would give LeNet another one than the others
     "device": "auto",
 }
 DEMO_SIZES: dict[str, dict[str, Any]] = {
@@ -39,8 +40,8 @@ HOMEWORK: dict[str, Any] = {
     "schedule": "constant",
     "seed": 0,
     "input_scaling": "unit",  # what torchvision's ToTensor gives
-    "device": "auto",
     "precision": "fp32",  # as the homework's loop computes, for all three
+    "device": "auto",
 }
 
 

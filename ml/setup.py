@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ml.catalog import MODELS
 from ml.crew import ALONE, Crew
@@ -22,6 +23,7 @@ from ml.data import Split, subset
 from ml.models import build_model, count_parameters
 from ml.models.pretrained import start_from
 from ml.muon import MuonAdamW
+from ml.numerics import Numerics, choose, use
 from ml.spec import RunSpec
 
 VAL_SEED = 0  # the validation subset is the same for every run, whatever its seed
@@ -31,13 +33,14 @@ VAL_SEED = 0  # the validation subset is the same for every run, whatever its se
 class Setup:
     """A run ready to train. Images [N, C, H, W] uint8 and labels [N] int64 lie on `device`.
 
-    `averaged` holds the running average of the weights where the spec wants one; that is evaluated then.
+    `forward` is the model as training calls it: compiled where that was chosen. `averaged` holds the running average of
+    the weights where the spec wants one; that is evaluated then.
     """
 
     crew: Crew
     device: torch.device
     model: nn.Module
-    forward: nn.Module
+    forward: Callable[[Tensor], Tensor]
     averaged: AveragedModel | None
     optimizer: torch.optim.Optimizer | MuonAdamW
     train_images: Tensor
@@ -47,7 +50,7 @@ class Setup:
     pixel_max: float
     mean: Tensor
     std: Tensor
-    bf16: bool
+    numerics: Numerics
     steps_per_epoch: int
     total_steps: int
     parameters: int
@@ -58,14 +61,23 @@ class Setup:
         """The model that is evaluated."""
         return self.model if self.averaged is None else self.averaged
 
+    @cached_property
+    def flops(self) -> int:
+        """Floating-point operations of a forward pass of one image, multiplications and additions."""
+        was_training = self.model.training
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            self.model.eval()(self.scale(self.val_images[:1]))
+        self.model.train(was_training)
+        return int(counter.get_total_flops())
+
     def scale(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] -> float32, by the arithmetic of torchvision's ToTensor and Normalize."""
         x = images.float().div_(self.pixel_max).sub_(self.mean).div_(self.std)
-        return x.contiguous(memory_format=torch.channels_last) if self.bf16 else x
+        return x.contiguous(memory_format=torch.channels_last) if self.numerics.channels_last else x
 
     def autocast(self) -> torch.autocast:
-        """Matrix products and convolutions in bfloat16 where the spec asks for it; otherwise nothing."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+        """Matrix products and convolutions in bfloat16 where that was chosen; otherwise nothing."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.numerics.bf16)
 
 
 def pick_device(asked: str, slot: int | None = None) -> torch.device:
@@ -90,27 +102,29 @@ def prepare(
     spec: RunSpec,
     data: Split,
     device: torch.device,
+    numerics: Numerics | None = None,
     weights: Mapping[str, Tensor] | None = None,
     crew: Crew = ALONE,
 ) -> Setup:
     """Build the model (its weights are the next draws of torch's global generator) and move everything to
     `device`. A pretrained model begins with `weights`.
 
-    On a GPU this switches cuDNN to deterministic kernels and to true fp32 for the whole process.
+    `numerics` is what a resumed run had; a new one gets what `ml.numerics` chooses. On a GPU its switches are set for
+    the whole process.
 
     Raises:
-        ValueError: the data hold fewer images than the spec asks for, or are too small for the model.
+        ValueError: the data hold fewer images than the spec asks for, or are too small for the model; what the spec
+            asks for cannot be had on this machine.
     """
-    if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    numerics = numerics or choose(spec, device)
+    use(numerics, device)
     options = MODELS[spec.model].options.model_validate(spec.model_options)
     model = build_model(spec.model, options, data.shape, data.classes)
     if weights is not None:
         start_from(model, weights)
-    model = crew.synchronise(model.to(device))
-    bf16 = spec.precision == "bf16"
-    if bf16:
+    model = model.to(device)
+    model = crew.synchronise(model)
+    if numerics.channels_last:
         model = model.to(memory_format=torch.channels_last)
     train_images, train_labels = subset(data.train_images, data.train_labels, spec.train_size, spec.seed)
     val_images, val_labels = subset(data.val_images, data.val_labels, spec.val_size, VAL_SEED)
@@ -119,13 +133,14 @@ def prepare(
     pixel_max, mean, std = _scaling(scaling, data)
     steps_per_epoch = -(-len(train_images) // spec.batch_size)
     parameters = count_parameters(model)
+    learner = torch.compile(model, dynamic=False) if numerics.compile == "inductor" else model
     return Setup(
         crew=crew,
         device=device,
         model=model,
-        forward=crew.join(model, spec.seed),
+        forward=crew.join(learner, spec.seed),  # type: ignore[arg-type]
         averaged=average(model, spec.ema) if spec.ema else None,
-        optimizer=make_optimizer(spec, model),
+        optimizer=make_optimizer(spec, model, numerics),
         train_images=train_images.to(device),
         train_labels=train_labels.to(device),
         val_images=val_images.to(device),
@@ -133,7 +148,7 @@ def prepare(
         pixel_max=pixel_max,
         mean=torch.tensor(mean, device=device).view(1, -1, 1, 1),
         std=torch.tensor(std, device=device).view(1, -1, 1, 1),
-        bf16=bf16,
+        numerics=numerics,
         steps_per_epoch=steps_per_epoch,
         total_steps=spec.epochs * steps_per_epoch,
         parameters=parameters,
@@ -146,7 +161,7 @@ def prepare(
             "mean": list(mean),
             "std": list(std),
             "parameters": parameters,
-            "precision": "bf16" if bf16 else "fp32",
+            **numerics.facts(),
             "device": str(device),
             "device_name": _device_name(device),
             "threads": torch.get_num_threads(),
@@ -164,21 +179,26 @@ def average(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
 
 
-def make_optimizer(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer | MuonAdamW:
-    """The spec's optimizer over all parameters, never in its fused form, which rounds differently."""
+def make_optimizer(spec: RunSpec, model: nn.Module, numerics: Numerics) -> torch.optim.Optimizer | MuonAdamW:
+    """The spec's optimizer over all parameters. Muon has no fused form; in a CUDA graph the rate is a tensor."""
+    in_graph = numerics.compile == "graph"
+    fused = numerics.fused or in_graph or None  # a graph needs the kernel that takes its rate from a tensor
+    lr: Any = torch.tensor(spec.lr, device=next(model.parameters()).device) if in_graph else spec.lr
     match spec.optimizer:
         case "sgd":
             return torch.optim.SGD(
                 model.parameters(),
-                lr=spec.lr,
+                lr=lr,
                 momentum=spec.momentum,
                 weight_decay=spec.weight_decay,
                 nesterov=spec.nesterov,
+                fused=fused,
             )
-        case "adam":
-            return torch.optim.Adam(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
-        case "adamw":
-            return torch.optim.AdamW(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+        case "adam" | "adamw":
+            kind = torch.optim.Adam if spec.optimizer == "adam" else torch.optim.AdamW
+            return kind(
+                model.parameters(), lr=lr, weight_decay=spec.weight_decay, fused=fused, capturable=in_graph
+            )
         case "muon":
             return MuonAdamW(
                 model,
@@ -188,6 +208,15 @@ def make_optimizer(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer | M
                 weight_decay=spec.weight_decay,
             )
     raise ValueError(f"unknown optimizer {spec.optimizer!r}")
+
+
+def set_rate(optimizer: torch.optim.Optimizer | MuonAdamW, lr: float) -> None:
+    """In place where a CUDA graph reads it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 def _scaling(kind: str, data: Split) -> tuple[float, tuple[float, ...], tuple[float, ...]]:

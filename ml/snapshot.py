@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ml.setup import Setup
 from ml.spec import RunSpec
+from ml.stopping import Patience
 
 FORMAT = 1
 
@@ -26,6 +27,7 @@ class Place(NamedTuple):
     position: int = 0
     step: int = 0
     order: Tensor | None = None
+    patience: Patience = Patience()
 
 
 def take_snapshot(spec: RunSpec, run: Setup, place: Place) -> dict[str, Any]:
@@ -40,6 +42,7 @@ def take_snapshot(spec: RunSpec, run: Setup, place: Place) -> dict[str, Any]:
             "optimizer": run.optimizer.state_dict(),
             **run.crew.take_states(run.device),
             "threads": torch.get_num_threads(),
+            "numerics": run.numerics.facts(),
             **place._asdict(),
         }
     )
@@ -68,12 +71,25 @@ def restore(state: Mapping[str, Any], spec: RunSpec, run: Setup) -> Place:
     run.model.load_state_dict(state["model"])
     if run.averaged is not None:
         run.averaged.load_state_dict(state["averaged"])
-    run.optimizer.load_state_dict(state["optimizer"])
+    _restore_optimizer(run, state["optimizer"])
     run.crew.put_states(state, run.device)
     order = state["order"]
     return Place(
-        state["epoch"], state["position"], state["step"], None if order is None else order.to(run.device)
+        state["epoch"],
+        state["position"],
+        state["step"],
+        None if order is None else order.to(run.device),
+        Patience(*state.get("patience", ())),
     )
+
+
+def _restore_optimizer(run: Setup, state: dict[str, Any]) -> None:
+    """Its moments; the rate stays the tensor that a CUDA graph reads, where it is one."""
+    rates = [group["lr"] for group in run.optimizer.param_groups]
+    run.optimizer.load_state_dict(state)
+    for group, rate in zip(run.optimizer.param_groups, rates, strict=True):
+        if isinstance(rate, Tensor):
+            group["lr"] = rate.fill_(group["lr"])
 
 
 def _copied(value: Any) -> Any:

@@ -149,10 +149,54 @@ class RunSpec(BaseModel):
         title="Input scaling",
         description="Pixels to mean 0 and deviation 1, to 0..1, or left at 0..255.",
     )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        title="Early stopping",
+        description="Ends the run after so many epochs without a better validation result; empty to train to the end.",
+    )
+    patience_metric: Literal["loss", "accuracy"] = Field(
+        "loss",
+        title="Stop by",
+        description="Which validation result early stopping looks at.",
+    )
+    grad_norm: Literal["off", "total", "layers"] = Field(
+        "off",
+        title="Gradient norm",
+        description="Records how long each step's gradient is before clipping: of all weights, or of each layer too.",
+    )
+    on_nan: Literal["fail", "continue"] = Field(
+        "fail",
+        title="When the loss is no number",
+        description="Fail: the run ends there. Continue: that step changes no weight, and training goes on.",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         title="Precision",
-        description="Number format of the arithmetic; auto is fp32 in this version.",
+        description="Number format of the arithmetic; auto is bf16 for convolutional nets larger than LeNet where the "
+        "hardware has it, else fp32.",
+    )
+    channels_last: Literal["auto", "on", "off"] = Field(
+        "auto",
+        title="Channels last",
+        description="Memory order of the images; auto is on with bf16, which is fast in no other.",
+    )
+    fused: Literal["auto", "on", "off"] = Field(
+        "auto",
+        title="Fused optimizer",
+        description="Updates all weights in one pass; auto is on where no digit of fp32 changes by it, and with bf16.",
+    )
+    compile: Literal["auto", "off", "inductor", "graph"] = Field(
+        "auto",
+        title="Compilation",
+        description="Inductor compiles the model first, which takes up to a minute; graph replays a step as one CUDA "
+        "graph; auto is off.",
+    )
+    deterministic: bool = Field(
+        True,
+        title="Deterministic",
+        description="The same seed gives the same bits on a GPU too; off allows faster kernels there.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", title="Device", description="Auto takes the slot's GPU where there is one."

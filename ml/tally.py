@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ml.events import Points
+from ml.events import Note, Points
+from ml.transfer import Copy
 
 
 class NonFiniteLoss(ValueError):
@@ -17,71 +20,112 @@ class NonFiniteLoss(ValueError):
     is none."""
 
     def __init__(self, step: int, loss: float, last_loss: float | None) -> None:
-        last = "it never was a number" if last_loss is None else f"it was {last_loss:.4g} just before"
-        super().__init__(
-            f"The loss became {loss} at step {step}; {last}. "
-            f"Lower the learning rate, or standardize the input."
-        )
+        super().__init__(explain(step, loss, last_loss))
         self.step, self.last_loss = step, last_loss
+
+
+def explain(step: int, loss: float, last_loss: float | None) -> str:
+    if last_loss is None:
+        return (
+            f"The loss became {loss} at step {step}; it never was a number. "
+            "Lower the learning rate, or standardize the input."
+        )
+    return (
+        f"The loss became {loss} at step {step}; it was {last_loss:.4g} just before. "
+        "Lower the learning rate, or standardize the input."
+    )
+
+
+@dataclass
+class _Steps:
+    """Consecutive steps; `rows` have a number a metric each, on the device until they are read."""
+
+    steps: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
+    rows: list[list[float]] | list[Tensor] = field(default_factory=list)
+    copy: Copy | None = None
 
 
 class Tally:
     """Collects one entry a step and gives them out as Points.
 
-    On the CPU numbers are read at once: `.item()` is nearly free there. On a GPU it would wait for the device
-    at every step, so the losses stay there and come over together at each report.
+    On the CPU numbers are read at once: that is nearly free there. On a GPU it would wait for the device at
+    every step, so they stay there; a report starts a copy of them and gives out those of the report before, which have
+    arrived meanwhile.
     """
 
-    def __init__(self, device: torch.device, report_every_s: float) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        report_every_s: float,
+        names: Sequence[str] = ("train/loss", "train/accuracy"),
+        on_nan: Literal["fail", "continue"] = "fail",
+    ) -> None:
+        """`names` are those of a step's numbers, the loss first."""
         self._on_cpu = device.type == "cpu"
         self._every_s = report_every_s
+        self._names = tuple(names)
+        self._on_nan = on_nan
         self._reported_at = -math.inf  # so that the very first step is reported at once
         self._last_loss: float | None = None
-        self._clear()
+        self._has_skipped = False
+        self._open = _Steps()
+        self._copied: list[_Steps] = []
 
-    def _clear(self) -> None:
-        self._steps: list[int] = []
-        self._times: list[float] = []
-        self._lrs: list[float] = []
-        self._losses: list[float] | list[Tensor] = []
-        self._accuracies: list[float] | list[Tensor] = []
-
-    def add(self, step: int, loss: Tensor, accuracy: Tensor, lr: float) -> None:
-        """Note a step that is done; loss and accuracy are scalars without a graph."""
-        self._steps.append(step)
-        self._times.append(time.time())
-        self._lrs.append(lr)
-        self._losses.append(loss.item() if self._on_cpu else loss)  # type: ignore[arg-type]
-        self._accuracies.append(accuracy.item() if self._on_cpu else accuracy)  # type: ignore[arg-type]
+    def add(self, step: int, numbers: Tensor, lr: float, applied: bool = True) -> None:
+        """Note a step that is done; `numbers` [M] have no graph; `applied`: its update was made."""
+        now = self._open
+        now.steps.append(step)
+        now.times.append(time.time())
+        now.rates.append(lr)
+        now.rows.append(numbers.tolist() if self._on_cpu else numbers)  # type: ignore[arg-type]
+        if not applied:
+            now.skipped.append(step)
 
     def due(self) -> bool:
-        """True when a report is due: the interval has passed, or the loss is seen to be no number."""
+        """True when a report is due: the interval has passed, or the run ends as the loss is seen to be no number."""
         late = time.perf_counter() - self._reported_at >= self._every_s
-        return late or (self._on_cpu and not math.isfinite(self._losses[-1]))
+        return late or (self._on_cpu and self._fails_at(self._open.rows[-1][0]))  # type: ignore[arg-type]
 
-    def report(self) -> Iterator[Points]:
-        """Yield the steps since the last report, if any, up to the first whose loss is no number.
+    def _fails_at(self, loss: float) -> bool:
+        return self._on_nan == "fail" and not math.isfinite(loss)
+
+    def report(self, *, whole: bool = True) -> Iterator[Points | Note]:
+        """Yield the steps since the last report, if any, up to the first at which the run fails.
+
+        Unless it shall be `whole`, what a GPU has not sent yet comes with the next one.
 
         Raises:
             NonFiniteLoss: when asked for more after that step.
         """
-        losses, accuracies = _numbers(self._losses), _numbers(self._accuracies)
-        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
-        count = len(losses) if bad is None else bad + 1
-        steps, times, lrs = self._steps[:count], self._times[:count], self._lrs[:count]
-        self._clear()
+        whole = whole or self._reported_at == -math.inf
         self._reported_at = time.perf_counter()
-        if steps:
-            values = {"train/loss": losses[:count], "train/accuracy": accuracies[:count], "train/lr": lrs}
-            yield Points(steps, times, values)
-        finite = losses[:bad]
+        if self._open.steps:
+            if not self._on_cpu:
+                self._open.copy = Copy(torch.stack(self._open.rows))  # type: ignore[arg-type]
+            self._copied.append(self._open)
+            self._open = _Steps()
+        while self._copied and (whole or self._copied[0].copy is None or self._copied[0].copy.has_arrived()):
+            yield from self._give_out(self._copied.pop(0))
+
+    def _give_out(self, done: _Steps) -> Iterator[Points | Note]:
+        rows: list[list[float]] = done.rows if done.copy is None else done.copy.read()  # type: ignore[assignment]
+        losses = [row[0] for row in rows]
+        bad = next((i for i, loss in enumerate(losses) if self._fails_at(loss)), None)
+        count = len(rows) if bad is None else bad + 1
+        columns = zip(*rows[:count], strict=True)
+        values = {name: list(column) for name, column in zip(self._names, columns, strict=True)}
+        yield Points(done.steps[:count], done.times[:count], values | {"train/lr": done.rates[:count]})
+        finite = [loss for loss in losses[:bad] if math.isfinite(loss)]
         self._last_loss = finite[-1] if finite else self._last_loss
         if bad is not None:
-            raise NonFiniteLoss(steps[bad], losses[bad], self._last_loss)
-
-
-def _numbers(values: list[float] | list[Tensor]) -> list[float]:
-    """Plain numbers; scalars on a GPU come over in one copy."""
-    if values and isinstance(values[0], Tensor):
-        return torch.stack(values).tolist()
-    return values  # type: ignore[return-value]
+            raise NonFiniteLoss(done.steps[bad], losses[bad], self._last_loss)
+        if done.skipped and not self._has_skipped:
+            self._has_skipped = True
+            note = (
+                f"the loss or its gradient was no number at step {done.skipped[0]:,}: "
+                "such steps change no weight, and training goes on"
+            )
+            yield Note(note)

@@ -3,41 +3,42 @@
     data = load_dataset(spec.dataset, root)
     for event in train(spec, data, device=pick_device(spec.device, slot)): ...
 
-The same seed on the same CPU with the same number of threads gives the same bits, those of a plain loop over
-a DataLoader (torch.manual_seed, model, `DataLoader(shuffle=True)`); so does a resumed run.
+The same seed on the same CPU with the same number of threads gives the same bits; in fp32 those of a plain loop over
+a DataLoader (torch.manual_seed, model, `DataLoader(shuffle=True)`). So does a resumed run.
 
-B batch, C channels, H height, W width, K classes, N images.
+B batch, C channels, H height, W width, K classes, M metrics, N images.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from threading import Event as Flag
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils import clip_grad_norm_
 
 from ml.augment import augment
 from ml.catalog import MODELS
 from ml.crew import ALONE, Crew
 from ml.data import Split
+from ml.evaluation import Verdict, evaluate
 from ml.events import Done, Evaluated, Evaluating, Event, Prepared, Snapshot
 from ml.generators import seed_generators
+from ml.gradients import is_sound, limit_gradients, norm_metrics
+from ml.graphs import Recorded, Step
+from ml.numerics import keep
 from ml.schedules import learning_rate
-from ml.setup import Setup, pick_device, prepare
+from ml.setup import Setup, pick_device, prepare, set_rate
 from ml.snapshot import Place, restore, take_snapshot
 from ml.spec import RunSpec
+from ml.stopping import look, reason_to_stop
 from ml.tally import NonFiniteLoss, Tally
 
 __all__ = ["NonFiniteLoss", "pick_device", "train"]
-
-EVAL_BATCH = 250  # small enough for a slow net on a CPU to answer a request within seconds
 
 
 def train(
@@ -55,84 +56,102 @@ def train(
     seconds.
 
     Seeds the global generators and draws from torch's: one training at a time in a process. `resume` is a
-    Snapshot's state; the loop goes on with the step after it, with that run's number of threads. Setting
+    Snapshot's state; the loop goes on with the step after it, with that run's threads and arithmetic. Setting
     `snapshot_requested` makes the loop clear it and yield a Snapshot after the step or validation batch in
     hand; to pause, close the iterator then.
 
-    Several devices: a process each, with its place in the `crew`. All go through this loop; rank 0's events count.
-
     On a GPU losses stay on the device between reports: a step's time is when it was handed over, and a loss
-    that is no number is noticed at the next report.
+    that is no number is noticed a report later.
+
+    Several devices: a process each, with its place in the `crew`. All go through this loop; rank 0's events count.
 
     A pretrained model that does not resume begins with `weights`, those of `ml.weights.load_weights`.
 
     Raises:
-        ValueError: `resume` or the data do not fit the spec.
+        ValueError: `resume` or the data do not fit the spec, or this machine cannot do what it asks for.
         NonFiniteLoss: the loss is no number any more; the points up to that step have been yielded.
     """
     if resume is None and weights is None and MODELS[spec.model].pretrained:
         raise ValueError(f"{MODELS[spec.model].title} needs the weights of ml.weights.load_weights")
     seed_generators(spec.seed)
-    run = prepare(spec, data, device, weights, crew)
+    numerics, note = (None, None) if resume is None else keep(resume, spec, device)
+    run = prepare(spec, data, device, numerics, weights, crew)
     at = Place() if resume is None else restore(resume, spec, run)
-    yield Prepared(run.total_steps, run.steps_per_epoch, at.step, run.parameters, run.resolved)
+    yield Prepared(run.total_steps, run.steps_per_epoch, at.step, run.parameters, run.resolved, note)
 
-    step = at.step
-    tally = Tally(device, report_every_s)
-    for epoch in range(at.epoch, spec.epochs + 1):
+    step, patience, stop = at.step, at.patience, reason_to_stop(spec, at.patience)
+    learn: Step = partial(learn_batch, spec, run)
+    if run.numerics.compile == "graph":
+        learn = Recorded(learn, spec.batch_size)
+    metrics = ["train/loss", "train/accuracy", *norm_metrics(spec, run.model)]
+    tally = Tally(device, report_every_s, metrics, spec.on_nan)
+    epoch = at.epoch - 1
+    while epoch < spec.epochs and stop is None:
+        epoch += 1
         run.model.train()
         order = crew.share(draw_order(len(run.train_images)).to(device)) if at.order is None else at.order
         for position in range(at.position, run.steps_per_epoch):
             crew.go()
             first = position * spec.batch_size
-            batch = order[first : first + spec.batch_size]  # [B] int64; the last may be smaller
-            batch = crew.part(batch)
+            batch = crew.part(order[first : first + spec.batch_size])  # [B] int64; the last may be smaller
             images = augment(run.train_images[batch], spec)
             x, y = run.scale(images), run.train_labels[batch]  # [B, C, H, W] float32, [B]
             lr = learning_rate(spec.schedule, spec.lr, step, run.total_steps, spec.warmup_steps)
-            for group in run.optimizer.param_groups:
-                group["lr"] = lr
-
-            with run.autocast():
-                logits = run.forward(x)  # [B, K]
-            loss = F.cross_entropy(logits.float(), y, label_smoothing=spec.label_smoothing)
-            run.optimizer.zero_grad()
-            crew.weigh(loss).backward()  # type: ignore[no-untyped-call]
-            if spec.clip_norm is not None:
-                clip_grad_norm_(run.model.parameters(), spec.clip_norm)
-            run.optimizer.step()
-            if run.averaged is not None:
+            set_rate(run.optimizer, lr)
+            numbers, applied = learn(x, y)
+            if run.averaged is not None and applied:
                 run.averaged.update_parameters(run.model)
 
             step += 1
-            accuracy = (logits.detach().argmax(1) == y).float().mean()
-            tally.add(step, *crew.average(torch.stack([loss.detach(), accuracy])).unbind(), lr)
+            tally.add(step, numbers, lr, applied)
             wanted = take_request(snapshot_requested)
             if wanted or tally.due():
-                yield from tally.report()
+                yield from tally.report(whole=wanted)
             if wanted:
-                here = Place(epoch, position + 1, step, order)
+                here = Place(epoch, position + 1, step, order, patience)
                 yield Snapshot(step, epoch, take_snapshot(spec, run, here))
         yield from tally.report()
 
-        at = Place(epoch + 1, step=step)
         if not crew.leads:
-            continue  # rank 0 evaluates
-        run.answering.eval()
-        total_loss, answers, n_val = 0.0, [], len(run.val_images)
-        for start in range(0, n_val, EVAL_BATCH):
-            yield Evaluating(epoch, start, n_val)
+            at = Place(epoch + 1, step=step)
+            continue  # rank 0 evaluates, and says whether there is another epoch
+        for done in evaluate(run):
+            if isinstance(done, Verdict):
+                yield Evaluated(step, epoch, time.time(), *done)
+                patience = look(spec, patience, epoch, done.loss, done.accuracy)
+                stop = reason_to_stop(spec, patience)
+                continue
+            yield Evaluating(epoch, done, len(run.val_images))
             if take_request(snapshot_requested):
-                here = Place(epoch, run.steps_per_epoch, step, order)
+                here = Place(epoch, run.steps_per_epoch, step, order, patience)
                 yield Snapshot(step, epoch, take_snapshot(spec, run, here))
-            batch_loss, answer = evaluate_batch(run, start)
-            total_loss += batch_loss
-            answers.append(answer)
-        predicted, confidence, correct = join_answers(run, answers)
-        yield Evaluated(step, epoch, time.time(), total_loss / n_val, correct / n_val, predicted, confidence)
 
-        yield Snapshot(step, epoch, take_snapshot(spec, run, at))
-    yield Done(step, spec.epochs)
+        at = Place(epoch + 1, step=step, patience=patience)
+        is_last = stop is not None or epoch == spec.epochs
+        yield Snapshot(step, epoch, take_snapshot(spec, run, at), is_last)
+    yield Done(step, epoch, stop or "trained to the end")
+
+
+def learn_batch(spec: RunSpec, run: Setup, x: Tensor, y: Tensor) -> tuple[Tensor, bool]:
+    """One step on images [B, C, H, W] and labels [B]: its numbers [M], loss and accuracy first, and whether the weights
+    were updated."""
+    may_skip = spec.on_nan == "continue"
+    statistics = [buffer.clone() for buffer in run.model.buffers()] if may_skip else []
+    with run.autocast():
+        logits = run.forward(x)  # [B, K]
+    loss = F.cross_entropy(logits.float(), y, label_smoothing=spec.label_smoothing)
+    run.optimizer.zero_grad()
+    run.crew.weigh(loss).backward()  # type: ignore[no-untyped-call]
+    accuracy = (logits.detach().argmax(1) == y).float().mean()
+    means = run.crew.average(torch.stack([loss.detach(), accuracy]))
+    applied = not may_skip or is_sound(run.model, means[0])
+    norms = limit_gradients(spec, run.model)
+    if applied:
+        run.optimizer.step()
+    else:  # batch normalisation has taken in what is no number
+        for buffer, before in zip(run.model.buffers(), statistics, strict=True):
+            buffer.copy_(before)
+    return torch.cat([means, torch.stack(norms)]) if norms else means, applied
 
 
 def draw_order(n: int) -> Tensor:
@@ -145,27 +164,6 @@ def draw_order(n: int) -> Tensor:
     torch.empty((), dtype=torch.int64).random_()
     seed = int(torch.empty((), dtype=torch.int64).random_().item())
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-
-
-@torch.inference_mode()
-def evaluate_batch(run: Setup, start: int) -> tuple[float, tuple[Tensor, Tensor]]:
-    """Summed loss over the validation images from `start` on, at most EVAL_BATCH; and the answers, left on the
-    device: predicted class [B] int64 and its probability [B] float32."""
-    x, y = run.scale(run.val_images[start : start + EVAL_BATCH]), run.val_labels[start : start + EVAL_BATCH]
-    with run.autocast():
-        logits = run.answering(x)  # [B, K]
-    loss = F.cross_entropy(logits.float(), y, reduction="sum")
-    return float(loss), (logits.argmax(1), logits.float().softmax(1).amax(1))
-
-
-@torch.inference_mode()
-def join_answers(
-    run: Setup, answers: list[tuple[Tensor, Tensor]]
-) -> tuple[NDArray[np.int64], NDArray[np.float32], int]:
-    """The batches' answers as one, copied to the CPU at once: [N], [N] and how many are right."""
-    predicted, confidence = (torch.cat(part) for part in zip(*answers, strict=True))
-    correct = int((predicted == run.val_labels).sum())
-    return predicted.cpu().numpy(), confidence.cpu().numpy(), correct
 
 
 def take_request(flag: Flag | None) -> bool:

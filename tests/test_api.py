@@ -296,6 +296,9 @@ def test_an_experiment_is_all_combinations_or_nothing(http: httpx.Client) -> Non
         (name, 10_000, ("t",))
     }
     assert made["url"].startswith("/compare?run=")
+    assert {r["spec"]["precision"] for r in made["runs"]} == {
+        "fp32"
+    }  # auto would not be the same for both models
     for run in made["runs"]:
         http.post(f"/api/v1/runs/{run['id']}/cancel")
 

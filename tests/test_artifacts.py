@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlmodel import col, select
@@ -40,7 +41,7 @@ from app.runs import NewRun
 from app.settings import Settings
 from ml.catalog import DATASETS
 from ml.data import load_dataset, subset
-from ml.events import Evaluated, Event
+from ml.events import Evaluated, Evaluating, Event
 from ml.setup import VAL_SEED
 from ml.spec import RunSpec
 from worker.job import Job
@@ -262,7 +263,17 @@ def assert_exact(db: Database, run_id: str, images: int) -> None:
     for step, value in zip(block.steps.tolist(), block.values.tolist(), strict=True):
         answers = read_answers(stored[predictions_name(step)], labels)
         assert int((answers.predicted == labels.label).sum()) / images == value
-    assert len(stored) == 1 + len(block.steps)
+    assert len([name for name in stored if not name.startswith("logits-")]) == 1 + len(block.steps)
+    best, last = block.steps[np.argmax(block.values)], block.steps[-1]
+    logits = {
+        name: np.load(io.BytesIO(content)) for name, content in stored.items() if name.startswith("logits-")
+    }
+    assert sorted(logits) == sorted({f"logits-{step:06d}.npy" for step in (best, last)})
+    for name, found in logits.items():
+        assert (found.shape, found.dtype) == ((images, 10), np.float16)
+        answers = read_answers(stored[predictions_name(int(name[7:13]))], labels)
+        chosen = found[np.arange(images), answers.predicted]
+        assert (chosen == found.max(axis=1)).all()
 
 
 @pytest.mark.parametrize("val_size", [100, None])
@@ -294,7 +305,8 @@ def test_accuracy_from_the_artifacts_is_exact_on_mnist_and_small(tmp_path: Path)
         assert_exact(db, run_id, 10_000)
         sizes = {name: len(content) for name, content in contents(db, run_id).items()}
     assert sizes.pop(LABELS_NAME) < 5_000
-    assert max(sizes.values()) < 15_000
+    assert max(size for name, size in sizes.items() if not name.startswith("logits-")) < 15_000
+    assert sizes["logits-000032.npy"] < 201_000  # 10,000 images, 10 classes, 2 bytes
 
 
 def test_a_run_that_was_interrupted_has_the_artifacts_of_an_undisturbed_one(tmp_path: Path) -> None:
@@ -308,7 +320,7 @@ def test_a_run_that_was_interrupted_has_the_artifacts_of_an_undisturbed_one(tmp_
             assert runs.get_run(s, interrupted).attempt == 3
             assert runs.get_run(s, interrupted).state == "finished"
         assert contents(db, interrupted) == contents(db, undisturbed)
-        assert len(contents(db, undisturbed)) == 4
+        assert len(contents(db, undisturbed)) in (5, 6)  # labels, three answers, best and last logits
 
 
 def test_a_disk_that_takes_no_images_does_not_end_the_training(tmp_path: Path) -> None:
@@ -333,6 +345,49 @@ def test_the_stored_image_of_an_index_is_the_image_that_was_judged(tmp_path: Pat
         image = read_image(settings.images_dir, labels.val_digest, int(labels.index[place]))
         assert image is not None
         np.testing.assert_array_equal(image[:, :, 0], images[place, 0].numpy())
+
+
+def test_logits_that_are_too_large_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.validation.MAX_LOGITS_BYTES", 1999)  # 100 images of 10 classes have 2000
+    with a_home(tmp_path) as (db, settings):
+        run_id = submit(db, epochs=1)
+        train(db, settings, run_id)
+        assert [name for name in contents(db, run_id) if name.startswith("logits")] == []
+
+
+def test_a_training_without_memory_says_what_would_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hungry(*args: object, **kwargs: object) -> Iterator[Event]:
+        yield Evaluating(1, 0, 1)
+        torch.empty(2**58, dtype=torch.uint8)  # what torch itself says then
+
+    monkeypatch.setattr("worker.trainer.train", hungry)
+    with a_home(tmp_path) as (db, settings):
+        run_id = submit(db)
+        train(db, settings, run_id)
+        with db.read() as s:
+            run = runs.get_run(s, run_id)
+            reasons = [event.reason for event in runs.list_events(s, run_id)]
+    assert run.state == "failed"
+    assert str(run.error).startswith(
+        "Out of memory at batch size 64: 268435456.0 GiB more were asked for, and "
+    )
+    assert str(run.error).endswith("(CPU). Try batch size 32, or a smaller model.")
+    assert run.error in reasons
+
+
+def test_a_run_that_stops_early_is_finished_and_says_why(tmp_path: Path) -> None:
+    with a_home(tmp_path) as (db, settings):
+        run_id = submit(db, epochs=20, lr=1e-6, patience=2, patience_metric="accuracy")
+        train(db, settings, run_id)
+        with db.read() as s:
+            run = runs.get_run(s, run_id)
+            reasons = [event.reason for event in runs.list_events(s, run_id)]
+    assert (run.state, run.step < run.total_steps) == ("finished", True)
+    assert run.checkpoint is not None
+    assert run.checkpoint["step"] == run.step
+    assert reasons[-1].startswith("stopped early: val/accuracy has been no better since epoch ")
 
 
 # -- images -----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,9 @@ Json = dict[str, Any]
 RESOLVED: Json = {
     "data_digest": "aa", "val_digest": "vv", "train_images": 6000, "val_images": 10_000, "classes": 10,
     "mean": [0.13], "std": [0.3],
-    "parameters": 44_426, "precision": "fp32", "device": "cpu", "device_name": "CPU", "threads": 1, "code": "c0de",
+    "parameters": 44_426, "precision": "fp32", "channels_last": False,
+    "fused": False, "compile": "off", "deterministic": True,
+    "device": "cpu", "device_name": "CPU", "threads": 1, "code": "c0de",
     "python": "3.11", "torch": "2.14", "torchvision": "0.29", "cudnn": "9.0",
 }  # fmt: skip
 BASE: Json = {"train_size": 6000, "momentum": 0.9}
@@ -57,12 +59,19 @@ FLIPS: dict[str, tuple[Json, Json]] = {
     "label_smoothing": ({"label_smoothing": 0.1}, {}),
     "clip_norm": ({"clip_norm": 1.0}, {}),
     "ema": ({"ema": 0.999}, {}),
+    "patience": ({"patience": 3}, {}),
+    "on_nan": ({"on_nan": "continue"}, {}),
     "augmentation": ({"augmentation": "flip"}, {}),  # fields that the spec may get
     "pretrained": ({"pretrained": True}, {}),
     "mixup": ({"mixup": 0.1}, {}),
     "parameters": ({}, {"parameters": 44_427}),
 }
 NOTES: dict[str, Json] = {
+    "channels_last": {"channels_last": True},
+    "fused": {"fused": True},
+    "compile": {"compile": "inductor"},
+    "deterministic": {"deterministic": False},
+    "grad_norm": {"grad_norm": "layers"},
     "device": {"device": "cuda:0"},
     "devices": {"devices": 2},
     "device_name": {"device_name": "H100"},
@@ -101,8 +110,10 @@ def test_every_field_and_every_resolved_fact_has_its_place() -> None:
     """A new one must be put into app.compare.keys, and if it is a setting, into FLIPS."""
     fields = set(RunSpec.model_fields) - set(EXPANDED)
     assert fields <= set(KEYS)
-    assert fields - {"model", "device", "devices"} <= set(FLIPS)
-    assert set(FLIPS) | set(NOTES) >= set(KEYS) - {"model", "train_images", "val_images", "steps_per_epoch"}
+    judged = set(FLIPS) | set(NOTES)
+    assert fields - {"model", "patience_metric"} <= judged
+    follow = {"train_images", "val_images", "steps_per_epoch", "patience_metric"}
+    assert judged >= set(KEYS) - {"model", *follow}
 
 
 @pytest.mark.slow
@@ -152,7 +163,7 @@ def test_two_keys_that_differ_without_the_model_are_both_named(key: str) -> None
 @pytest.mark.parametrize("key", NOTES)
 def test_machines_and_versions_are_a_note(key: str) -> None:
     asked = {
-        name: value for name, value in NOTES[key].items() if name == "devices"
+        name: value for name, value in NOTES[key].items() if name in ("devices", "grad_norm")
     }  # a field, and not resolved
     verdict = judge([facts("a"), facts("b", {"model": "resnet8", **asked}, NOTES[key])])
     assert verdict.kind == "controlled"
@@ -187,6 +198,29 @@ def test_what_differs_by_necessity_is_not_named() -> None:
 
     verdict = judge([facts("a", {"optimizer": "adam", "momentum": 0.0}), facts("b")])
     assert verdict.subject == ("optimizer",)
+
+
+def test_what_stops_a_run_matters_only_where_something_does() -> None:
+    by_accuracy = {"patience_metric": "accuracy"}
+    assert judge([facts("a"), facts("b", by_accuracy)]).kind == "identical"
+    assert judge([facts("a", {"patience": 3}), facts("b", {"patience": 5, **by_accuracy})]).subject == (
+        "patience",
+    )
+    assert judge([facts("a", {"patience": 3}), facts("b", {"patience": 3, **by_accuracy})]).subject == (
+        "patience_metric",
+    )
+
+
+def test_precision_that_auto_chose_otherwise_confounds_and_can_be_matched() -> None:
+    auto = [
+        facts("a"),
+        facts("b", {"model": "resnet8"}, {"precision": "bf16", "channels_last": True, "fused": True}),
+    ]
+    auto = [replace(run, spec={k: v for k, v in run.spec.items() if k != "mixup"}) for run in auto]
+    verdict = judge(auto)
+    assert confounders(verdict) == ["precision"]
+    (rerun,) = plan_match(auto, verdict).reruns
+    assert (rerun.odd, rerun.spec.model, rerun.spec.precision) == ("b", "resnet8", "fp32")
 
 
 def test_updates_that_follow_from_a_setting_are_told() -> None:

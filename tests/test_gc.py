@@ -34,7 +34,7 @@ from app.settings import Settings
 from tests.processes import run_command, trainyard_env
 
 DAY_S = 86_400.0
-ALL = Limits(checkpoints_days=7, weights_days=None, logs_days=7, predictions_days=7)
+ALL = Limits(checkpoints_days=7, weights_days=None, logs_days=7, predictions_days=7, logits_days=7)
 
 
 @dataclass
@@ -148,7 +148,7 @@ def test_without_yes_nothing_changes_and_the_numbers_are_the_same(yard: Yard) ->
 def test_what_has_not_ended_is_never_touched(yard: Yard, state: str) -> None:
     folder = yard.add("alive", state, idempotency_key="k")
     before = yard.run("alive")
-    everything = Limits(0, 0, 0, 0, 0)
+    everything = Limits(0, 0, 0, 0, 0, 0)
     yard.collect(everything)
     assert len(names(folder)) == 5
     assert yard.evaluations("alive") == [1, 2, 3]
@@ -156,6 +156,22 @@ def test_what_has_not_ended_is_never_touched(yard: Yard, state: str) -> None:
     assert before is not None
     assert after is not None
     assert after.model_dump() == before.model_dump()
+
+
+def test_logits_go_with_the_years(yard: Yard) -> None:
+    yard.add("old", FINISHED)
+    with yard.db.begin() as s:
+        for step in (2, 3):
+            s.add(
+                Artifact(
+                    run_id="old", name=f"logits-{step}.npy", kind="logits", step=step, epoch=step,
+                    media_type="application/octet-stream", size_bytes=8, sha256="0", created_at=0, content=b"12345678",
+                )
+            )  # fmt: skip
+    shares = yard.collect(Limits(logits_days=101))
+    assert shares["logits of validation sets"].count == 0
+    assert yard.collect(ALL)["logits of validation sets"] == Share("logits of validation sets", 2, 16)
+    assert yard.evaluations("old") == [2, 3]  # the predictions stay
 
 
 def test_weights_go_when_asked_and_the_row_knows(yard: Yard) -> None:
@@ -169,7 +185,7 @@ def test_weights_go_when_asked_and_the_row_knows(yard: Yard) -> None:
 
 def test_whole_runs_go_by_age_and_state(yard: Yard) -> None:
     gone, kept, young = yard.add("a", CANCELED), yard.add("b", FINISHED), yard.add("c", FAILED, age_days=10)
-    shares = yard.collect(Limits(None, None, None, None, 90, (CANCELED, FAILED)))
+    shares = yard.collect(Limits(None, None, None, None, None, 90, (CANCELED, FAILED)))
     assert (gone.exists(), kept.exists(), young.exists()) == (False, True, True)
     assert yard.run("a") is None
     assert yard.evaluations("a") == []

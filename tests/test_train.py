@@ -126,7 +126,7 @@ def plain_loop(spec: RunSpec, data: Split) -> tuple[nn.Module, list[float]]:
 @pytest.mark.parametrize("model", ["lenet", "alexnet", "resnet8"])
 @pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
 def test_the_bits_are_those_of_a_plain_dataloader_loop(model: str, optimizer: dict[str, Any]) -> None:
-    spec = spec_of(model=model, batch_size=64, seed=5, **optimizer)  # 64, 64, 22
+    spec = spec_of(model=model, batch_size=64, seed=5, precision="fp32", **optimizer)  # 64, 64, 22
     events = collect(spec)
     reference, losses = plain_loop(spec, digits())
     assert list(series(events, "train/loss").values()) == losses
@@ -149,7 +149,8 @@ def test_nesterov_smoothing_and_clipping_have_the_bits_of_the_plain_loop() -> No
 
 def test_averaged_weights_are_what_is_evaluated() -> None:
     """The average begins as the weights after the first step and follows them by hand's arithmetic."""
-    spec = spec_of(model="resnet8", batch_size=50, train_size=150, epochs=1, ema=0.5, **SGD)
+    small = {"batch_size": 50, "train_size": 150, "epochs": 1, "precision": "fp32"}
+    spec = spec_of(model="resnet8", ema=0.5, **small, **SGD)
     wanted, states, events = Flag(), [], []
     wanted.set()
     for event in train(spec, digits(), device=CPU, snapshot_requested=wanted, report_every_s=0):
@@ -239,11 +240,13 @@ def test_resume_is_bit_identical_with_all_that_draws_and_averages(tmp_path: Path
     )
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("model", ["lenet", "alexnet", "resnet8"])
-def test_resume_is_bit_identical_in_bf16(tmp_path: Path, model: str) -> None:
-    assert_resumes(
-        tmp_path, spec_of(model=model, train_size=5, val_size=4, batch_size=2, precision="bf16", **ADAMW)
+def test_resume_is_bit_identical_in_every_precision(tmp_path: Path, model: str, precision: str) -> None:
+    spec = spec_of(
+        model=model, train_size=5, val_size=4, batch_size=2, precision=precision, fused="on", **ADAMW
     )
+    assert_resumes(tmp_path, spec)
 
 
 def through_a_file(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
@@ -371,7 +374,8 @@ def test_events_come_in_their_order() -> None:
     assert (prepared.resolved["train_images"], prepared.resolved["val_images"]) == (150, 50)
     assert prepared.resolved["precision"] == "fp32"
     assert [(e.step, e.epoch) for e in events if isinstance(e, Evaluated)] == [(3, 1), (6, 2)]
-    assert events[-1] == Done(6, 2)
+    assert events[-1] == Done(6, 2, "trained to the end")
+    assert [e.is_last for e in events if isinstance(e, Snapshot)] == [False, True]
 
 
 def test_validation_is_over_all_its_images() -> None:
@@ -432,9 +436,10 @@ def test_a_nan_loss_ends_the_run_after_its_points() -> None:
 def test_on_a_gpu_numbers_stay_on_the_device_until_the_report() -> None:
     tally = Tally(torch.device("cuda"), report_every_s=1e9)  # the tensors may lie anywhere
     for step, loss in enumerate([3.0, 2.0, math.nan, math.nan], start=1):
-        tally.add(step, torch.tensor(loss), torch.tensor(0.5), 0.1)
+        tally.add(step, torch.tensor([loss, 0.5]), 0.1)
     report = tally.report()
     points = next(report)
+    assert isinstance(points, Points)
     assert (points.step, points.values["train/loss"][:2]) == ([1, 2, 3], [3.0, 2.0])
     assert math.isnan(points.values["train/loss"][2])
     with pytest.raises(NonFiniteLoss) as error:

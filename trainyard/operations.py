@@ -73,6 +73,9 @@ def gc(
     predictions_older_than: Annotated[
         str, typer.Option(help="Predictions of their evaluations, but of the best and the last.")
     ] = "30d",
+    logits_older_than: Annotated[
+        str, typer.Option(help="Logits of their best and their last evaluation.")
+    ] = "90d",
     runs_older_than: Annotated[str, typer.Option(help="Whole runs, with all that they measured.")] = "never",
     state: Annotated[
         str | None,
@@ -92,6 +95,7 @@ def gc(
         "--weights-older-than": weights_older_than,
         "--logs-older-than": logs_older_than,
         "--predictions-older-than": predictions_older_than,
+        "--logits-older-than": logits_older_than,
         "--runs-older-than": runs_older_than,
     }
     flags = [name for name, given in (("--yes", yes), ("--vacuum", vacuum), ("--json", as_json)) if given]

@@ -32,7 +32,8 @@ from app.settings import Settings, get_settings
 from ml.crew import ALONE, Crew
 from ml.data import load_dataset
 from ml.datasets import DATASETS
-from ml.events import Evaluated, Evaluating, Event, Points, Prepared, Snapshot
+from ml.events import Done, Evaluated, Evaluating, Event, Note, Points, Prepared, Snapshot
+from ml.memory import explain
 from ml.spec import RunSpec
 from ml.train import pick_device, train
 from ml.weights import load_weights
@@ -71,6 +72,7 @@ class Trainer:
         )
         self.checkpoints = Checkpoints(job, settings, self.reporter)
         self.stall = Stall(self.reporter, settings.stall_s)
+        self.reason = "trained to the end"
 
     def run(self) -> None:
         """Train to the end, or until asked to stop; the run's new state is in the database afterwards."""
@@ -103,7 +105,7 @@ class Trainer:
         self.reporter.close()
         if self.checkpoints.unsaved is not None:
             return self.end_full(f"the last checkpoint could not be written: {self.checkpoints.unsaved}")
-        return self.end(FINISHED, "trained to the end")
+        return self.end(FINISHED, self.reason)
 
     def events(self) -> Iterator[Event]:
         self.reporter.set(phase="loading data", now=True)
@@ -118,15 +120,22 @@ class Trainer:
         if resume is None:
             weights = load_weights(self.spec.model, self.settings.datasets_dir, self.loading)
         self.crew.share_text(json.dumps(self.checkpoints.pointer))
-        yield from train(
-            self.spec,
-            data,
-            device=device,
-            resume=resume,
-            weights=weights,
-            snapshot_requested=self.snapshot_requested,
-            crew=self.crew,
-        )
+        try:
+            yield from train(
+                self.spec,
+                data,
+                device=device,
+                resume=resume,
+                weights=weights,
+                snapshot_requested=self.snapshot_requested,
+                crew=self.crew,
+            )
+        except RuntimeError as error:
+            traceback.clear_frames(error.__traceback__)  # the loop's tensors, so that they count as free
+            shortage = explain(error, self.spec, data, device)
+            if shortage is None:
+                raise
+            raise shortage from error
 
     def loading(self, what: str, fraction: float) -> None:
         """Progress of a download. Raises: Interrupted, when the run is not wanted any more."""
@@ -140,6 +149,8 @@ class Trainer:
         match event:
             case Prepared():
                 report.set(phase="training", resolved=event.resolved, step=event.start_step, now=True)
+                if event.note is not None:
+                    report.set(note=event.note)
             case Points():
                 report.add(event.step, event.time, event.values)
                 first = event.step[0] == 1
@@ -150,15 +161,19 @@ class Trainer:
                 values = {"val/loss": [event.loss], "val/accuracy": [event.accuracy]}
                 report.add([event.step], [event.time], values, *self.validation.files(event))
                 report.set(step=event.step, epoch=event.epoch)
+            case Note():
+                report.set(note=event.text, now=True)
+            case Done():
+                self.reason = event.reason
             case _:
                 pass
 
     def keep(self, event: Snapshot) -> bool:
         """Write it if it is time to, and whether the run ends here, as someone wants it to."""
-        wanted, is_end = self.wanted(), event.step == self.spec.total_steps
-        if wanted or is_end or self.checkpoints.is_due():
+        wanted = self.wanted()
+        if wanted or event.is_last or self.checkpoints.is_due():
             canceled = self.reporter.flags.cancel
-            self.checkpoints.save(event, last=is_end or (wanted and not canceled))
+            self.checkpoints.save(event, last=event.is_last or (wanted and not canceled))
         return wanted
 
     def wanted(self) -> bool:

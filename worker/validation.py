@@ -1,14 +1,15 @@
-"""What a trainer keeps of its evaluations: the answers, packed, and the images that they are about."""
+"""What a trainer keeps of its evaluations: answers and logits, packed, and the images that they are about."""
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifacts import LABELS, PREDICTIONS, NewArtifact
+from app.artifacts import LABELS, LOGITS, PREDICTIONS, NewArtifact
 from app.images import save_images
 from app.predictions import LABELS_NAME, MEDIA_TYPE, Answers, Labels, predictions_name
 from ml.data import Split, draw_subset
@@ -16,6 +17,8 @@ from ml.events import Evaluated
 from ml.setup import VAL_SEED
 
 log = logging.getLogger(__name__)
+
+MAX_LOGITS_BYTES = 8_000_000  # larger ones (50,000 images of 1,000 classes have 100 MB) are not kept
 
 
 class Validation:
@@ -34,6 +37,8 @@ class Validation:
         answers = Answers(event.predicted, event.confidence).pack(self._labels)
         name = predictions_name(event.step)
         files = [NewArtifact(name, PREDICTIONS, event.step, event.epoch, MEDIA_TYPE, answers)]
+        if event.logits.nbytes <= MAX_LOGITS_BYTES:
+            files.append(pack_logits(event))
         if not self._begun:
             self._begun = True
             self._save_images()
@@ -50,3 +55,11 @@ class Validation:
     def _pixels(self) -> NDArray[np.uint8]:
         """[N, C, H, W] -> [N, H, W, C]"""
         return np.asarray(self._data.val_images.permute(0, 2, 3, 1).numpy(), np.uint8)
+
+
+def pack_logits(event: Evaluated) -> NewArtifact:
+    """[N, K] float16 as numpy writes it, in the order of the validation labels: calibration and ensembles need them."""
+    file = io.BytesIO()
+    np.save(file, event.logits, allow_pickle=False)
+    name = f"logits-{event.step:06d}.npy"
+    return NewArtifact(name, LOGITS, event.step, event.epoch, "application/octet-stream", file.getvalue())

@@ -19,6 +19,7 @@ from app.models import Run
 from app.scopes import Scope
 from app.validation import spec_errors
 from ml.catalog import MODELS
+from ml.precision import share_precision
 from ml.spec import RunSpec
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
@@ -61,18 +62,22 @@ def create_run(
 
 @router.post("/experiments", status_code=201, summary="Start a controlled experiment")
 def create_experiment(body: ExperimentBody, db: Db, settings: AppSettings) -> Json:
-    """Queue one run for each combination of the varied fields, all else locked."""
+    """Queue one run for each combination of the varied fields, all else locked.
+
+    Precision `auto` is fp32 for all where it would not come to the same for all models.
+    """
     count = int(np.prod([len(values) for values in body.vary.values()], dtype=object)) if body.vary else 1
     if count > MAX_EXPERIMENT_RUNS:
         raise Invalid(f"that makes {count} runs, over {MAX_EXPERIMENT_RUNS}; vary fewer values", "vary")
     for name in body.vary:
         if name not in RunSpec.model_fields:
             raise Invalid(f"there is no spec field {name!r} to vary", f"vary.{name}")
-    wanted = []
-    for values in product(*body.vary.values()):
-        varied = dict(zip(body.vary, values, strict=True))
-        spec = _checked_spec({**body.spec, **varied}, varied)
-        wanted.append(runs.NewRun(spec, _varied_name(spec, varied), body.name, body.tags))
+    each = [dict(zip(body.vary, values, strict=True)) for values in product(*body.vary.values())]
+    specs = share_precision(_checked_spec({**body.spec, **varied}, varied) for varied in each)
+    wanted = [
+        runs.NewRun(spec, _varied_name(spec, varied), body.name, body.tags)
+        for spec, varied in zip(specs, each, strict=True)
+    ]
     rows, _ = submit.create(db, settings, wanted)
     link = "/compare?" + "&".join(f"run={row['id']}" for row in rows)
     return {"name": body.name, "url": link, "runs": rows}

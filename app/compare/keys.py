@@ -36,9 +36,10 @@ class Key:
 _SETTINGS = (
     "model", "dataset", "train_size", "val_size", "input_scaling", "augmentation", "shift", "flip",
     "cutout", "pretrained", "batch_size", "epochs", "lr", "schedule", "warmup_epochs", "optimizer", "momentum",
-    "nesterov", "weight_decay", "label_smoothing", "clip_norm", "ema", "precision", "code",
+    "nesterov", "weight_decay", "label_smoothing", "clip_norm", "ema", "patience", "on_nan", "precision", "code",
 )  # fmt: skip
 _CONSEQUENCES = {
+    "patience_metric": ("patience",),
     "data_digest": ("dataset",),
     "train_images": ("dataset", "data_digest", "train_size"),
     "val_images": ("dataset", "data_digest", "val_size"),
@@ -49,7 +50,18 @@ _CONSEQUENCES = {
     "std": ("dataset", "data_digest", "input_scaling", "pretrained"),
     "parameters": ("model", OPTIONS, "dataset", "data_digest", "code"),
 }
-_NOTES = ("device", "devices", "device_name", "threads", "python", "torch", "torchvision")
+_AS_RESOLVED = (
+    "precision",
+    "channels_last",
+    "fused",
+    "compile",
+    "deterministic",
+    "device",
+)  # not as asked for
+_NOTES = (
+    "channels_last", "fused", "compile", "deterministic", "grad_norm", "device", "devices", "device_name", "threads",
+    "python", "torch", "torchvision",
+)  # fmt: skip
 
 KEYS: dict[str, Key] = {
     key.name: key
@@ -65,7 +77,7 @@ EXPANDED = ("model_options",)  # its parts are keys, not the field itself
 # What a training does without having a field for it; a script of one's own may say otherwise.
 IMPLIED: Mapping[str, Any] = {"augmentation": None, "pretrained": False}
 NOTHING = (None, False, 0, "", "none", "no", "false", "0")
-MUST_KNOW = {*RunSpec.model_fields, "data_digest", "code"} - {*EXPANDED, "device", "devices"}
+MUST_KNOW = {*RunSpec.model_fields, "data_digest", "code"} - {*EXPANDED, *_NOTES}
 TAKES_MOMENTUM = ("sgd", "muon")
 
 VERBATIM = ("code", "data_digest", "val_digest", "device_name")  # 12e4567 is a commit, no number
@@ -116,16 +128,17 @@ def _absent(run: RunFacts, name: str) -> Any:
 
 
 def _read_run(run: RunFacts) -> dict[str, Any]:
-    """Name to value, as it took effect: a size that is the whole set is None, precision and device as resolved."""
+    """Name to value, as it took effect: a size that is the whole set is None, precision and the like as resolved."""
     row = {**flatten(run.resolved), **(_training(run) if run.kind == "training" else _external(run))}
-    row["precision"] = run.resolved.get("precision", row.get("precision", "auto"))
-    row["device"] = run.resolved.get("device", row.get("device", "auto"))
-    for name in ("precision", "device"):
-        row[name] = UNKNOWN if row[name] == "auto" else row[name]
+    for name in _AS_RESOLVED:
+        value = run.resolved.get(name, row.get(name, "auto"))
+        row[name] = UNKNOWN if value == "auto" else value
     if isinstance(row["device"], str):
         row["device"] = row["device"].partition(":")[0]  # which of several equal GPUs is of no interest
     if row.get("optimizer", UNKNOWN) not in (*TAKES_MOMENTUM, UNKNOWN):
         row["momentum"] = row["nesterov"] = UNUSED
+    if row.get("patience") is None:
+        row["patience_metric"] = UNUSED
     data = DATASETS.get(str(row.get("dataset")))
     for name in ("train_size", "val_size"):
         if data is not None and row.get(name) == getattr(data, name):

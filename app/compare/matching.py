@@ -141,6 +141,10 @@ def _as_reference(odd: RunFacts, reference: RunFacts, verdict: Verdict) -> dict[
             spec[key] = odd.spec.get(key, RunSpec.model_fields[key].default)
         elif key.startswith(OPTIONS) and key in before:
             spec["model_options"][key.removeprefix(OPTIONS)] = before[key]
+    if any(confounder.key == "precision" for confounder in verdict.confounders):
+        spec["precision"] = reference.resolved.get(
+            "precision", spec.get("precision", "auto")
+        )  # what auto came to
     return spec
 
 

@@ -23,10 +23,17 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (N_("Data"), ("dataset", "train_size", "val_size", "input_scaling")),
     (N_("Optimisation"), ("epochs", "batch_size", "lr", "schedule", "optimizer", "momentum", "weight_decay")),
     (N_("Augmentation"), ("shift", "flip", "cutout")),
-    (N_("Fine points"), ("nesterov", "warmup_epochs", "label_smoothing", "clip_norm", "ema")),
-    (N_("More"), ("seed", "device", "devices", "precision")),
-)
-FOLDED = ("Augmentation", "Fine points")
+    (
+        N_("Fine points"),
+        (
+            "nesterov", "warmup_epochs", "label_smoothing", "clip_norm", "ema", "patience", "patience_metric",
+            "grad_norm", "on_nan",
+        ),
+    ),
+    (N_("Arithmetic"), ("precision", "channels_last", "fused", "compile", "deterministic")),
+    (N_("More"), ("seed", "device", "devices")),
+)  # fmt: skip
+FOLDED = ("Augmentation", "Fine points", "Arithmetic")
 WORDS = {
     "standardize": N_("Standardise"),
     "unit": N_("0 to 1"),
@@ -38,6 +45,12 @@ WORDS = {
     "cuda": "GPU (CUDA)",
     "true": N_("On"),
     "false": N_("Off"),
+    "inductor": "Inductor",
+    "graph": N_("CUDA graph"),
+    "total": N_("Of all weights"),
+    "layers": N_("Of each layer too"),
+    "fail": N_("The run fails"),
+    "continue": N_("Training continues"),
     "relu": "ReLU",
 }
 TABLES: dict[str, Mapping[str, Any]] = {
@@ -318,7 +331,7 @@ def _field(
         part.get("maximum", part.get("exclusiveMaximum")),
     )
     whole = part.get("type") == "integer"
-    empty = _("no limit") if name == "clip_norm" else _("all")
+    empty = {"clip_norm": _("no limit"), "patience": _("never")}.get(name, _("all"))
     placeholder = empty if "anyOf" in schema else ""
     kind = "number" if part.get("type") in ("integer", "number") and _is_number(value) else "text"
     return Field(
@@ -377,6 +390,9 @@ def weights_note(model: Model, datasets_dir: Path) -> str:
 def availability(data: Dataset, datasets_dir: Path) -> str:
     if not data.files:
         return _("bundled, needs no network")
+    if data.is_registered:
+        here = data.on_disk(datasets_dir)
+        return _("registered") if here else _("registered, but its files are not on this host")
     if data.on_disk(datasets_dir):
         return _("on disk")
     return _("will be downloaded once, {mb} MB").format(mb=data.download_mb)

@@ -123,4 +123,5 @@ def script_words() -> dict[str, str]:
         "train/accuracy": _("Training accuracy"),
         "val/accuracy": _("Validation accuracy"),
         "train/lr": _("Learning rate"),
+        "grad_norm": _("Gradient norm"),
     }

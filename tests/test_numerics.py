@@ -1,0 +1,153 @@
+"""What "auto" comes to, that a run keeps it, and which choices leave the bits alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from ml import numerics
+from ml.catalog import MODELS
+from ml.events import Points, Prepared, Snapshot
+from ml.numerics import BEFORE, choose, keep
+from ml.precision import share_precision
+from ml.spec import RunSpec
+from ml.train import train
+from tests.bits import assert_same_bits
+from tests.test_train import CPU, SGD, collect, digits, last_state, series, spec_of
+
+CUDA = torch.device("cuda")  # none is needed to choose
+
+
+@pytest.fixture
+def bf16_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics, "multiplies_bf16", lambda device: True)
+
+
+@pytest.fixture
+def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics, "multiplies_bf16", lambda device: False)
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
+def test_auto_follows_the_table(bf16_machine: None, device: torch.device) -> None:
+    for model in MODELS:
+        chosen = choose(RunSpec(model=model), device)
+        wanted = "fp32" if model in ("lenet", "mlp") else "bf16"
+        assert (chosen.precision, chosen.channels_last, chosen.compile) == (
+            wanted,
+            wanted == "bf16",
+            "off",
+        ), model
+
+
+def test_auto_is_fp32_where_bf16_would_be_emulated(plain_machine: None) -> None:
+    assert {choose(RunSpec(model=model), CPU).precision for model in MODELS} == {"fp32"}
+    assert choose(RunSpec(precision="bf16"), CPU).precision == "bf16"  # who asks for it gets it
+
+
+def test_auto_fuses_where_no_bit_changes(bf16_machine: None) -> None:
+    def fused(**fields: Any) -> bool:
+        return choose(RunSpec(**fields), CPU).fused
+
+    assert fused(momentum=0.0)
+    assert not fused(momentum=0.9)
+    assert not fused(optimizer="adamw")
+    assert fused(model="resnet8", momentum=0.9)
+    assert not fused(model="resnet8", momentum=0.9, fused="off")
+    assert fused(optimizer="adamw", fused="on")
+
+
+def test_fused_plain_sgd_has_the_bits_of_the_plain_loop() -> None:
+    one, other = (
+        collect(spec_of(lr=0.05, model_options={"activation": "relu"}, fused=fused))
+        for fused in ("on", "off")
+    )
+    assert series(one, "train/loss") == series(other, "train/loss")
+    assert_same_bits(last_state(one)["model"], last_state(other)["model"])
+
+
+def test_what_was_chosen_is_among_the_resolved_facts(bf16_machine: None) -> None:
+    prepared = next(train(spec_of(model="resnet8"), digits(), device=CPU))
+    assert isinstance(prepared, Prepared)
+    facts = {
+        "precision": "bf16",
+        "channels_last": True,
+        "fused": True,
+        "compile": "off",
+        "deterministic": True,
+    }
+    assert prepared.resolved.items() >= facts.items()
+
+
+def test_a_resumed_run_keeps_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics, "multiplies_bf16", lambda device: True)
+    spec = spec_of(model="resnet8", train_size=8, val_size=4, batch_size=4, **SGD)
+    whole = collect(spec)
+    first = next(e for e in whole if isinstance(e, Snapshot))
+    monkeypatch.setattr(numerics, "multiplies_bf16", lambda device: False)  # another machine
+    again = collect(spec, resume=first.state)
+    assert isinstance(again[0], Prepared)
+    assert (again[0].resolved["precision"], again[0].note) == ("bf16", None)
+    assert_same_bits(last_state(again), last_state(whole))
+
+
+def test_a_checkpoint_from_before_means_what_it_did(bf16_machine: None) -> None:
+    auto, bf16 = RunSpec(model="resnet8"), RunSpec(model="lenet", precision="bf16")
+    assert keep({}, auto, CPU) == (BEFORE, None)
+    assert keep({}, bf16, CPU) == (replace(BEFORE, precision="bf16", channels_last=True), None)
+
+
+def test_what_another_machine_cannot_do_is_said() -> None:
+    state = {"numerics": replace(BEFORE, compile="graph").facts()}
+    kept, note = keep(state, RunSpec(), CPU)
+    assert kept == BEFORE
+    assert (
+        note
+        == "goes on without compile graph, as CUDA graphs need a GPU; last digits may differ from here on"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "device", "words"),
+    [
+        ({"compile": "graph"}, CPU, "compile graph: CUDA graphs need a GPU. Choose auto or off."),
+        ({"compile": "graph", "optimizer": "muon"}, CUDA, "Muon cannot be recorded"),
+        ({"compile": "graph", "on_nan": "continue"}, CUDA, "cannot skip an update"),
+    ],
+)
+def test_a_compilation_that_cannot_be_had_is_refused(
+    fields: dict[str, Any], device: torch.device, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        choose(RunSpec(**fields), device)
+
+
+def test_inductor_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(
+        ValueError, match=r"compile inductor: this worker has no C\+\+ compiler \(no-such-compiler\)"
+    ):
+        choose(RunSpec(compile="inductor"), CPU)
+
+
+def test_runs_that_will_be_compared_share_their_precision() -> None:
+    lenet, resnet, asked = RunSpec(), RunSpec(model="resnet8"), RunSpec(model="resnet8", precision="bf16")
+    assert [s.precision for s in share_precision([lenet, resnet])] == ["fp32", "fp32"]
+    assert [s.precision for s in share_precision([resnet, resnet])] == ["auto", "auto"]
+    assert [s.precision for s in share_precision([lenet, asked])] == ["fp32", "bf16"]
+
+
+def test_a_gpus_numbers_come_a_report_later() -> None:
+    """Only the order is tested here: no GPU has run it."""
+    from ml.tally import Tally
+
+    tally = Tally(CUDA, report_every_s=0)
+    tally.add(1, torch.tensor([2.0, 0.5]), 0.1)
+    assert [p.step for p in tally.report(whole=False) if isinstance(p, Points)] == [
+        [1]
+    ]  # the first is shown at once
+    tally.add(2, torch.tensor([1.0, 0.5]), 0.1)
+    assert [p.step for p in tally.report() if isinstance(p, Points)] == [[2]]
