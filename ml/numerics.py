@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -103,8 +105,10 @@ def what_is_missing(compilation: str, spec: RunSpec, device: torch.device) -> st
     """Why this kind of compilation cannot be had on this machine or for this spec; None when it can."""
     match compilation, device.type:
         case "inductor", "cpu":
-            compiler = os.environ.get("CXX", "g++")
-            return None if shutil.which(compiler) else f"this worker has no C++ compiler ({compiler})"
+            compiler, headers = os.environ.get("CXX", "g++"), Path(sysconfig.get_paths()["include"])
+            if shutil.which(compiler) is None:
+                return f"this worker has no C++ compiler ({compiler})"
+            return None if (headers / "Python.h").exists() else f"this worker has no Python.h in {headers}"
         case "graph", "cpu":
             return "CUDA graphs need a GPU"
         case "graph", _ if spec.devices > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from ml import numerics
 from ml.catalog import MODELS
 from ml.events import Points, Prepared, Snapshot
-from ml.numerics import BEFORE, choose, keep
+from ml.numerics import BEFORE, choose, keep, what_is_missing
 from ml.precision import share_precision
 from ml.spec import RunSpec
 from ml.train import train
@@ -131,6 +132,23 @@ def test_inductor_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         ValueError, match=r"compile inductor: this worker has no C\+\+ compiler \(no-such-compiler\)"
     ):
         choose(RunSpec(compile="inductor"), CPU)
+
+
+@pytest.mark.slow
+def test_inductor_trains_as_eager_does() -> None:
+    """Where there is what it needs; elsewhere it says what is missing."""
+    spec = spec_of(model="mlp", model_options={"layers": 1, "width": 8}, train_size=64, epochs=1, lr=0.1)
+    compiled = spec.model_copy(update={"compile": "inductor"})
+    if (missing := what_is_missing("inductor", spec, CPU)) is not None:
+        with pytest.raises(ValueError, match=re.escape(missing)):
+            collect(compiled)
+        return
+    events = collect(compiled.model_copy(update={"epochs": 2}))
+    plain = collect(spec.model_copy(update={"epochs": 2}))
+    assert series(events, "train/loss") == pytest.approx(series(plain, "train/loss"), rel=1e-4)
+    first = next(e for e in events if isinstance(e, Snapshot))
+    again = collect(compiled.model_copy(update={"epochs": 2}), resume=first.state)
+    assert_same_bits(last_state(again), last_state(events))
 
 
 def test_runs_that_will_be_compared_share_their_precision() -> None:
