@@ -13,14 +13,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.table import heading, row
 from worker.environment import trainer_environment
 from worker.slots import count_cores
 
 MODELS = ("lenet", "resnet8")
-SPEC = {"train_size": 6_000, "val_size": 10, "epochs": 1_000, "lr": 0.05, "momentum": 0.9}
+SPEC: dict[str, Any] = {"train_size": 6_000, "val_size": 10, "epochs": 1_000, "lr": 0.05, "momentum": 0.9}
 WARM_UP_S = 1.0
 
 

@@ -100,7 +100,9 @@ class Ranks(Crew):
         super().__init__(rank, size)
         self._device = device
         self._weight = 1.0  # of the last share, times N over B: 1 where all are equal
-        self._words = dist.new_group(backend="gloo", timeout=STAND_BY)  # on the CPU: no step waits for a GPU
+        words = dist.new_group(backend="gloo", timeout=STAND_BY)  # on the CPU: no step waits for a GPU
+        assert isinstance(words, dist.ProcessGroup)
+        self._words = words
 
     def synchronise(self, model: nn.Module) -> nn.Module:
         return synchronise(model, self._device)
@@ -108,9 +110,9 @@ class Ranks(Crew):
     def join(self, model: nn.Module, seed: int) -> nn.Module:
         """Wrapped: its backward pass averages the gradients.
 
-        Buffers are not broadcast each step: those of batch normalisation are the same everywhere.
+        Buffers are not sent around each step: those of batch normalisation are the same everywhere.
         """
-        wrapped: nn.Module = DistributedDataParallel(model, broadcast_buffers=False)
+        wrapped: nn.Module = DistributedDataParallel(model, forward_sync_buffers=False)
         if not self.leads:
             seed_generators((seed + self.rank * APART) % 2**32)
         return wrapped
@@ -203,7 +205,7 @@ class Ranks(Crew):
 
 def _bytes(text: bytes) -> Tensor:
     """[len] uint8, in memory of its own."""
-    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
 
 
 ALONE = Crew()

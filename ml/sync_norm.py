@@ -19,7 +19,7 @@ from torch import Tensor, nn
 def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
     """The same model with every BatchNorm2d replaced; parameters, buffers and their names stay."""
     if device.type != "cpu":
-        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return synchronised
     for parent in list(model.modules()):
         for name, child in parent.named_children():
@@ -43,11 +43,11 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         here = wide.new_tensor([x.numel() / x.shape[1]])
-        total = _Total.apply(torch.cat([wide.sum((0, 2, 3)), here]))
+        total = _total(torch.cat([wide.sum((0, 2, 3)), here]))
         count = total[-1]
         mean = total[:-1] / count
         centred = wide - mean.view(1, -1, 1, 1)
-        variance = _Total.apply(centred.square().sum((0, 2, 3))) / count
+        variance = _total(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             momentum = self.momentum or 0.1
             self.running_mean.lerp_(mean, momentum)
@@ -58,8 +58,14 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         return (centred * scale + self.bias.view(1, -1, 1, 1)).to(x.dtype)
 
 
+def _total(x: Tensor) -> Tensor:
+    """The sum over all ranks, on each of them."""
+    total: Tensor = _Total.apply(x)
+    return total
+
+
 class _Total(torch.autograd.Function):
-    """The sum over all ranks. Each rank's loss depends on it, so its gradient is the sum of theirs."""
+    """Each rank's loss depends on it, so its gradient is the sum of theirs."""
 
     @staticmethod
     def forward(_ctx: Any, x: Tensor) -> Tensor:
@@ -68,7 +74,7 @@ class _Total(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].contiguous().clone()
         dist.all_reduce(total)
         return total

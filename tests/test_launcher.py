@@ -154,7 +154,7 @@ def test_the_demo_submits_three_runs_and_shows_them(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_demo_comes_in_where_tokens_are_asked_for(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "trainyard",

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed import TCPStore
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
@@ -45,7 +44,7 @@ from worker.trainer import EXIT_CRASHED, EXIT_ORPHANED, Trainer, leave, pick_pla
 
 log = logging.getLogger(__name__)
 
-LOCAL = "127.0.0.1"
+LOCAL, BACKEND = "127.0.0.1", "loopback"
 MEET_S = 300  # so long may the ranks take to start
 LOOK_S = 0.25
 GRACE_S = 2.0  # who fails because another rank has died waits for that one to be found first
@@ -62,7 +61,7 @@ class Loopback(StaticTCPRendezvous):
         listener = socket.create_server((LOCAL, 0))
         port = listener.getsockname()[1]
         super().__init__(LOCAL, port, 0, 1, run_id, MEET_S)
-        self._store = TCPStore(
+        self._store = dist.TCPStore(
             LOCAL,
             port,
             1,
@@ -71,6 +70,9 @@ class Loopback(StaticTCPRendezvous):
             multi_tenant=True,
             master_listen_fd=listener.detach(),
         )
+
+    def get_backend(self) -> str:
+        return BACKEND
 
 
 # -- the agent ------------------------------------------------------------------------------------------------
@@ -87,13 +89,13 @@ def launch(job: Job) -> int:
         threads = max(1, int(os.environ.get("OMP_NUM_THREADS", "1")) // spec.devices)
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = find_loopback()
-    rendezvous_handler_registry.register("loopback", lambda asked: Loopback(asked.run_id))
+    rendezvous_handler_registry.register(BACKEND, lambda asked: Loopback(asked.run_id))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=spec.devices,
         run_id=f"{job.run_id}-{job.attempt}",
-        rdzv_backend="loopback",
+        rdzv_backend=BACKEND,
         max_restarts=0,  # the next attempt is the supervisor's to start
         start_method="spawn",
         signals_to_handle="SIGTERM",  # passed on to the ranks, where rank 0 writes a checkpoint

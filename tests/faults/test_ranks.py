@@ -96,6 +96,13 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on(started: tuple[Yard,
 def test_cancel_ends_all_ranks(started: tuple[Yard, str]) -> None:
     yard, run_id = started
     trainer, ranks = yard.trainer_of(run_id), ranks_of(yard, run_id)
+    listening = [
+        connection.laddr.ip
+        for process in (trainer, *ranks)
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert set(listening) == {"127.0.0.1"}  # on no interface that others reach
     yard.cancel(run_id)
     for process in (*ranks, trainer):
         wait_gone(process)
