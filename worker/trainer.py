@@ -254,9 +254,14 @@ def read_job() -> Job | None:
 
 
 def watch_supervisor() -> None:
-    """End the process when standard input ends. `os.read`, as a buffered read aborts the interpreter at its exit."""
+    """End the process when standard input ends, and with it ranks that may only just be starting.
+
+    `os.read`, as a buffered read aborts the interpreter at its exit.
+    """
     while os.read(0, 1):
         pass
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(EXIT_ORPHANED)
 
 
