@@ -61,7 +61,8 @@ def choose(spec: RunSpec, device: torch.device) -> Numerics:
         precision=precision,
         # bf16 kernels want their channels side by side (bf16 alone gains half); fp32 keeps the plain loop's bits.
         channels_last=_asked(spec.channels_last, bf16),
-        # 2 to 6 % of a step, but with momentum it rounds otherwise than a plain loop; bf16 has other bits anyway.
+        # One pass over all weights: AdamW's step of ResNet-18 takes 13 ms for 70, SGD's of LeNet 43 us for 124. With
+        # momentum it rounds otherwise than a plain loop, but bf16 does so anyway.
         fused=_asked(spec.fused, bf16 or keeps_its_bits_fused(spec)),
         # Inductor compiles for 20 to 55 s and then gains little on a CPU. CUDA graphs wait for a GPU to prove them.
         compile="off" if spec.compile == "auto" else spec.compile,
@@ -92,7 +93,7 @@ def keep(state: Mapping[str, Any], spec: RunSpec, device: torch.device) -> tuple
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether the hardware does: elsewhere bf16 is emulated and slower than fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
