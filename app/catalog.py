@@ -54,8 +54,11 @@ def describe_dataset(name: str, datasets_dir: Path) -> dict[str, Any]:
         "summary": data.summary,
         "shape": list(data.shape),
         "classes": data.classes,
+        "class_names": list(data.class_names),
         "train_size": data.train_size,
         "val_size": data.val_size,
         "available": data.on_disk(datasets_dir),
+        "registered": data.is_registered,
+        "digest": data.digest,
         "download_mb": data.download_mb,
     }

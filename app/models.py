@@ -189,6 +189,10 @@ class Worker(SQLModel, table=True):
     running: list[str] = Field(
         default_factory=list, sa_column=Column(JSON, nullable=False)
     )  # the run of each busy slot: one that has several stands here as often
+    # The digest of each registered data set that it has, by name.
+    datasets: dict[str, str] = Field(
+        default_factory=dict, sa_column=Column(JSON, nullable=False, server_default="{}")
+    )
     # Why it takes no run at the moment; empty when it does.
     note: str = Field(default="", max_length=500, sa_column_kwargs={"server_default": ""})
     drain: str = Field(default="", max_length=16, sa_column_kwargs={"server_default": ""})

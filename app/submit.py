@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import Any
 
+from pydantic import ValidationError
+
 from app import gpus, listing, queue, runs
 from app.db import Database
 from app.errors import Invalid
@@ -27,14 +29,19 @@ def create(db: Database, settings: Settings, wanted: list[runs.NewRun]) -> tuple
 def clone(db: Database, settings: Settings, run_id: str) -> dict[str, Any]:
     """A new run with the same spec, name, experiment and tags; its brief.
 
-    Raises: NotFound; Invalid for a run that an outside script drove.
+    Raises: NotFound; Invalid for a run that an outside script drove, or whose spec holds no more.
     """
     with db.read() as s:
         run = runs.get_run(s, run_id)
     if run.kind != "training":
         raise Invalid("an outside script drove this run; start it there again")
-    new = runs.NewRun(RunSpec.model_validate(run.spec), run.name, run.experiment, run.tags)
-    return create(db, settings, [new])[0][0]
+    try:
+        spec = RunSpec.model_validate(run.spec)
+    except ValidationError as error:  # its data set was removed, most likely
+        first = error.errors()[0]
+        field, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise Invalid(f"this run cannot be started again: {why}", field) from error
+    return create(db, settings, [runs.NewRun(spec, run.name, run.experiment, run.tags)])[0][0]
 
 
 def delete(db: Database, settings: Settings, run_id: str) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from sqlalchemy import delete
 from sqlmodel import Session, col, select
@@ -23,15 +24,19 @@ PRESENT_S = 15.0
 
 
 def say_present(
-    s: Session, name: str, slots: int, devices: list[str], running: list[str], note: str = "", gpus: int = 0
-) -> Worker:
-    """Insert or refresh this process's row, and read it; forget workers that have been silent for a day."""
+    s: Session, name: str, slots: int, devices: list[str], running: list[str], note: str = "", gpus: int = 0,
+    datasets: Mapping[str, str] = MappingProxyType({}),
+) -> Worker:  # fmt: skip
+    """Insert or refresh this process's row, and read it; forget workers that have been silent for a day.
+
+    `datasets`: the digests of those that are registered on its host, by name.
+    """
     at = now(s)
     row = s.get(Worker, name, with_for_update=True) or Worker(
         name=name, host=socket.gethostname(), pid=os.getpid(), slots=slots, started_at=at, seen_at=at
     )
     row.slots, row.devices, row.running, row.note, row.seen_at = slots, devices, running, note, at
-    row.gpus = gpus
+    row.gpus, row.datasets = gpus, dict(datasets)
     s.add(row)
     s.execute(delete(Worker).where(col(Worker.seen_at) < at - 24 * 3600))
     return row

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,8 +155,10 @@ def _look_at(paths: list[str]) -> tuple[dict[tuple[int, int], str], bool]:
     if damaged:
         more = f" (and {len(damaged) - SHOWN:,} more)" if len(damaged) > SHOWN else ""
         raise UnusableSource(f"{'; '.join(damaged[:SHOWN])}{more}. Repair or remove what cannot be read.")
-    sizes = {found[0]: path for path, found in zip(paths, heads, strict=True) if not isinstance(found, str)}
-    return sizes, all(found[1] for found in heads if not isinstance(found, str))
+    sizes: dict[tuple[int, int], str] = {}
+    for path, found in zip(paths, heads, strict=True):
+        sizes.setdefault(cast(tuple[int, int], found[0]), path)
+    return sizes, all(found[1] for found in heads)
 
 
 def _turned(image: Image.Image) -> tuple[int, int]:

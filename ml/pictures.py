@@ -25,7 +25,8 @@ class UnusableSource(ValueError):
 class Pictures(Protocol):
     """N labelled pictures; `labels` is [N] int64."""
 
-    labels: Index
+    @property
+    def labels(self) -> Index: ...
 
     def take(self, index: Index) -> Uint8:
         """Those at these places, [n, C, H, W]. Raises: UnusableSource, for one that cannot be read."""

@@ -60,12 +60,9 @@ def add_dataset(
     """
     _check_wanted(root, name, wanted)
     found = _read_source(source, wanted)
-    train, val = found.train, found.val
     names = wanted.class_names or found.class_names
-    classes = count_classes(train.labels, val.labels if val else None, names)
-    if val is None:
-        chosen, drawn = draw_validation(train.labels, wanted.val_fraction, wanted.seed)
-        train, val = Chosen(train, chosen), Chosen(train, drawn)
+    classes = count_classes(found.train.labels, found.val.labels if found.val else None, names)
+    train, val = _split(found, wanted)
     facts = {
         "name": name,
         "title": wanted.title or name,
@@ -80,6 +77,14 @@ def add_dataset(
     }
     manifest = _store(root / FOLDER, name, facts, (train, val), progress)
     return manifest, found.notes
+
+
+def _split(found: Source, wanted: Wanted) -> tuple[Pictures, Pictures]:
+    """Training and validation pictures: the source's own, or drawn."""
+    if found.val is not None:
+        return found.train, found.val
+    chosen, drawn = draw_validation(found.train.labels, wanted.val_fraction, wanted.seed)
+    return Chosen(found.train, chosen), Chosen(found.train, drawn)
 
 
 def remove_dataset(root: Path, name: str) -> None:
@@ -149,7 +154,7 @@ def _store(
         digest, done = hashlib.sha256(), 0
         for kind, pictures in zip(("train", "val"), parts, strict=True):
             for block in _write_images(new / f"{kind}_images.npy", pictures, (c, h, w)):
-                digest.update(block)
+                digest.update(block.data)
                 done += len(block)
                 if progress is not None:
                     progress(done, count)

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from alembic import command
 
@@ -20,15 +21,17 @@ from app import queue
 from app.db import Database
 from app.doctor import services, storage
 from app.doctor.__main__ import examine
+from app.doctor.datasets import check_datasets, describe_damage
 from app.doctor.finding import Finding
 from app.doctor.services import check_clock, check_server, check_workers
 from app.doctor.storage import check_data_dir, check_database, check_disk
-from app.doctor.training import check_datasets, check_packages, describe_damage
+from app.doctor.training import check_packages
 from app.migrate import alembic_config
 from app.models import QUEUED, RUNNING, Run
 from app.mounts import network_kind
 from app.settings import Settings
 from app.workers import say_present
+from ml.registrar import Wanted, add_dataset
 from tests.processes import Redis, free_port, redis_server, run_command, trainyard_env
 
 Check = Any
@@ -234,6 +237,36 @@ def test_a_data_set_that_is_not_here_comes_with_how_to_get_it(settings: Settings
     found = find(check_datasets, settings)
     assert [f.level for f in found if "Digits" in f.found] == ["ok"]
     assert any(f.level == "warning" and "MNIST" in f.found and "downloads" in f.remedy for f in found)
+
+
+def test_a_registered_data_set_is_whole_and_the_same_on_every_host(settings: Settings) -> None:
+    settings.datasets = settings.data_dir / "datasets"
+    np.savez(settings.data_dir / "a.npz", X=np.zeros((20, 8, 8), np.uint8), y=np.arange(20) % 2)
+    manifest, _notes = add_dataset(settings.datasets, "mine", settings.data_dir / "a.npz", Wanted())
+
+    def told() -> str:
+        return " | ".join(f"{f.level} {f.found}" for f in find(check_datasets, settings))
+
+    assert "ok mine (16 + 4 images, registered" in told()
+    database = Database(settings.database_url)
+    for name, datasets in (("gpu-1", {"mine": manifest.digest}), ("gpu-2", {"other": "0" * 64})):
+        with database.begin() as s:
+            say_present(s, name, 2, ["CPU"], [], datasets=datasets).host = name
+    assert "problem mine is missing on gpu-2" in told()
+    assert "problem other is missing on gpu-1" in told()
+    assert "problem other is registered on other hosts, but not here" in told()
+    assert "not the same" not in told()
+    with database.begin() as s:
+        say_present(s, "gpu-2", 2, ["CPU"], [], datasets={"mine": "1" * 64})
+    database.dispose()
+    assert "problem mine is not the same on all hosts" in told()
+    folder = settings.datasets / "registered" / "mine"
+    np.save(folder / "val_images.npy", np.ones((4, 1, 8, 8), np.uint8))
+    assert "problem mine is not what was registered" in told()
+    (folder / "val_images.npy").unlink()
+    assert "warning mine is registered, but its files are not here" in told()
+    (folder / "manifest.json").write_text("{}")
+    assert "problem mine: " in told()
 
 
 def test_a_check_that_fails_hides_no_other(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from app.reaper import Reaper
 from app.schema import describe_mismatch
 from app.settings import get_settings, make_data_dir
 from app.ticker import Ticker
+from ml.datasets import DATASETS
 from worker import broker
 from worker.environment import is_root
 from worker.presence import Presence
@@ -45,6 +46,7 @@ def main() -> int:
         print(f"trainyard: {refusal}", file=sys.stderr)
         return 1
     make_data_dir(settings)
+    DATASETS.look_in(settings.datasets_dir)
     gpus = list_gpus()
     count = args.slots or default_slots(len(gpus), count_cores())
     name = f"{socket.gethostname()}-{os.getpid()}"

@@ -21,7 +21,8 @@ from rich.text import Text
 
 from app.settings import get_settings
 from ml.catalog import DATASETS, Dataset
-from ml.registrar import UnusableSource, Wanted, add_dataset, remove_dataset
+from ml.pictures import UnusableSource
+from ml.registrar import Wanted, add_dataset, remove_dataset
 
 console = Console(highlight=False)
 

@@ -10,12 +10,19 @@ from collections.abc import Callable
 from app import workers
 from app.errors import TrainyardError
 from app.models import DRAIN_NOW
+from ml.datasets import DATASETS
 from worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
 PRESENCE_S = 5.0
 LOOK_S = 1.0  # what has changed is told, and a wish is read, so soon
+
+
+def list_registered(supervisor: Supervisor) -> dict[str, str]:
+    """The data sets of this host's operator whose files are here: digest by name."""
+    root = supervisor.settings.datasets_dir
+    return {d.name: d.digest for d in DATASETS.values() if d.is_registered and d.on_disk(root)}
 
 
 class Presence:
@@ -64,7 +71,9 @@ class Presence:
             with ours.db.begin() as s:
                 note = ours.room.shortage()
                 slots = ours.slots
-                row = workers.say_present(s, ours.name, slots.count, self._devices, running, note, slots.gpus)
+                row = workers.say_present(
+                    s, ours.name, slots.count, self._devices, running, note, slots.gpus, list_registered(ours)
+                )
                 wish = row.drain
             self._told, self._told_at = running, time.monotonic()
         if wish and not ours.leaving.is_set():

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from starlette.routing import Match, Mount
 
 from app.scopes import is_public, needed_scope
+from ml.catalog import DATASETS
 
 Json = dict[str, Any]
 
@@ -49,10 +50,14 @@ UNCHECKED = ("/healthz",)  # answers to everyone who names the right host
 
 
 class Application(FastAPI):
-    """FastAPI whose document tells every answer."""
+    """FastAPI whose document tells every answer, and the data sets of the moment."""
+
+    _datasets: tuple[str, ...] = ()
 
     def openapi(self) -> Json:
-        if self.openapi_schema is None:
+        names = tuple(DATASETS)
+        if self.openapi_schema is None or names != self._datasets:
+            self.openapi_schema, self._datasets = None, names  # a data set was registered or removed
             complete(super().openapi())  # which keeps what it made
         assert self.openapi_schema is not None
         return self.openapi_schema

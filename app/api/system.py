@@ -66,6 +66,7 @@ def worker_json(worker: Worker) -> Json:
         "busy": len(worker.running),
         "gpus": worker.gpus,
         "devices": worker.devices,
+        "datasets": worker.datasets,
         "running": list(dict.fromkeys(worker.running)),
         "note": worker.note,
         "started_at": listing.iso(worker.started_at),

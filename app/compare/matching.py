@@ -70,9 +70,9 @@ def plan_match(runs: Sequence[RunFacts], verdict: Verdict, baseline: str | None 
         return Match((), ids, "too_many")
     try:
         planned = [_rerun(by_id[o], by_id[r], verdict) for o, r in pairs]
+        there = {run: RunSpec.model_validate(by_id[run].spec) for run in ids}
     except ValidationError:
         return Match((), ids, "invalid", tuple(c.key for c in verdict.confounders if _is_settable(c.key)))
-    there = {run: RunSpec.model_validate(by_id[run].spec) for run in ids}
     reruns = tuple(rerun for rerun in planned if rerun.spec not in there.values())
     wanted = [rerun.spec for rerun in planned]
     return Match(reruns, tuple(run for run in ids if there[run] not in wanted), None, stay)

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
+from app.doctor.datasets import check_datasets
 from app.doctor.finding import Finding, problem
 from app.doctor.services import check_broker, check_clock, check_server, check_workers
 from app.doctor.storage import check_data_dir, check_database, check_disk
-from app.doctor.training import check_datasets, check_gpu, check_packages, check_python
+from app.doctor.training import check_gpu, check_packages, check_python
 from app.settings import Settings, get_settings
 
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (

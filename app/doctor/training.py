@@ -1,8 +1,7 @@
-"""What trains: Python and its packages, the GPU, the data sets."""
+"""What trains: Python and its packages, the GPU."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shutil
@@ -10,14 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from app.doctor.finding import Finding, ok, problem, warning
 from app.settings import ROOT, Settings
-from ml.catalog import DATASETS, Dataset
 
 TORCH_S = 120.0
 ASK_TORCH = """
@@ -101,41 +98,3 @@ def _list_cards() -> list[str]:
         return []
     lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
     return [line.partition(":")[2].partition(" (")[0].strip() for line in lines]
-
-
-def check_datasets(settings: Settings) -> Iterator[Finding]:
-    root = settings.datasets_dir
-    for data in DATASETS.values():
-        if not data.on_disk(root):
-            remedy = f"a first run downloads {data.download_mb} MB to {root}; without internet, put its files there"
-            yield warning("data sets", f"{data.title} is not here", remedy)
-        elif damage := next(filter(None, map(describe_damage, _files(data, root))), None):
-            yield problem(
-                "data sets", f"{data.title}: {damage}", "delete that file; the next run downloads it again"
-            )
-        else:
-            yield ok("data sets", f"{data.title} ({data.train_size:,} + {data.val_size:,} images)")
-
-
-def _files(data: Dataset, root: Path) -> list[Path]:
-    """Of each file's alternatives the one that is there."""
-    return [next(path for name in names if (path := root / name).is_file()) for names in data.files]
-
-
-def describe_damage(path: Path) -> str | None:
-    """What is wrong with an IDX file (its head names the sizes: LeCun's page on MNIST); None for what is sound."""
-    if "-ubyte" not in path.name:
-        return None
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            head = file.read(4)
-            sizes = [int.from_bytes(file.read(4), "big") for _ in range(head[3])] if len(head) == 4 else []
-            wanted = 1
-            for size in sizes:
-                wanted *= size
-            length = sum(len(piece) for piece in iter(lambda: file.read(1_000_000), b""))
-    except (OSError, EOFError) as error:
-        return f"{path} cannot be read: {error}"
-    if head[:3] != b"\0\0\x08" or not sizes:
-        return f"{path} is no IDX file"
-    return None if length == wanted else f"{path} holds {length:,} bytes and should hold {wanted:,}"

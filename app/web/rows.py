@@ -14,7 +14,7 @@ from app.db import now
 from app.models import ENDED, PAUSED, QUEUED, RUNNING, Run
 from app.palette import Look, distinct_styles, look_of
 from app.web import formats
-from app.web.forms import CLOSED, choice_title
+from app.web.forms import CLOSED, TABLES, choice_title
 from app.web.i18n import _, sentence
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS
 from ml.spec import RunSpec
@@ -93,7 +93,7 @@ def _row(run: Run, brief: Mapping[str, Any], look: Look, at: float) -> RunRow:
         state_title=state_title(run.state, run.cancel_requested, run.pause_requested),
         model=_(MODELS[run.model].title) if run.model in MODELS else run.model or formats.DASH,
         model_name=run.model if run.model in MODELS else None,
-        dataset=_(DATASETS[run.dataset].title) if run.dataset in DATASETS else run.dataset or formats.DASH,
+        dataset=_dataset_title(run) or formats.DASH,
         settings=_settings(run),
         about=_about(run),
         experiment=run.experiment,
@@ -125,8 +125,13 @@ def _settings(run: Run) -> str:
 def _about(run: Run) -> str:
     """Model (where the catalog has no page for it), dataset and settings, as far as they are known."""
     model = None if run.model in MODELS else run.model
-    dataset = _(DATASETS[run.dataset].title) if run.dataset in DATASETS else run.dataset
-    return " · ".join(part for part in (model, dataset, _settings(run)) if part)
+    return " · ".join(part for part in (model, _dataset_title(run), _settings(run)) if part)
+
+
+def _dataset_title(run: Run) -> str | None:
+    """The name alone where the data set is not known here any more, or never was."""
+    data = DATASETS.get(run.dataset or "")
+    return run.dataset if data is None else _(data.title)
 
 
 def _progress_text(run: Run) -> str:
@@ -137,7 +142,7 @@ def _progress_text(run: Run) -> str:
 
 def chart_facts(run: Run, row: RunRow, summaries: Mapping[str, Any]) -> dict[str, Any]:
     """What the browser needs to draw a run and to turn steps into epochs, images or time (see app.axes)."""
-    spec = run.spec
+    spec, data = run.spec, DATASETS.get(run.dataset or "")
     return {
         "id": run.id,
         "name": run.name,
@@ -151,7 +156,7 @@ def chart_facts(run: Run, row: RunRow, summaries: Mapping[str, Any]) -> dict[str
         "images": _positive(run.resolved.get("train_images")) or _images(run),
         "began": run.started_at or run.created_at,
         "metrics": list(summaries),
-        "classes": DATASETS[run.dataset].classes if run.dataset in DATASETS else None,
+        "classes": _positive(run.resolved.get("classes")) or (data.classes if data else None),
     }
 
 
@@ -162,7 +167,8 @@ def _positive(value: object) -> int | None:
 def _images(run: Run) -> int | None:
     if run.kind != "training":
         return None
-    return _positive(run.spec.get("train_size")) or DATASETS[run.spec["dataset"]].train_size
+    data = DATASETS.get(run.spec["dataset"])
+    return _positive(run.spec.get("train_size")) or (data.train_size if data else None)
 
 
 def field_title(name: str) -> str:
@@ -181,7 +187,7 @@ def field_value(name: str, value: Any) -> str:
     """A spec field's value for people: titles for what is known by name, the parts of `model_options` in one line."""
     if value is None and name in ("train_size", "val_size"):
         return _("all")
-    if isinstance(value, str) and value in CLOSED.get(name, ()):
+    if isinstance(value, str) and (value in CLOSED.get(name, ()) or value in TABLES.get(name, ())):
         return _(choice_title(name, value))
     if name == "model_options" and isinstance(value, Mapping):
         parts = [(f"{name}.{option}", part) for option, part in value.items()]

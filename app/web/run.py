@@ -77,7 +77,9 @@ def allowed_actions(run: Run) -> list[str]:
 
 def _again_url(request: Request, run: Run) -> str:
     query = {name: forms.as_text(value) for name, value in flatten(run.spec).items() if value is not None}
-    query |= {"name": run.name} if run.name != runs.default_name(RunSpec.model_validate(run.spec)) else {}
+    # Not validated: its data set may have been removed since, and the form says so.
+    usual = runs.default_name(RunSpec.model_construct(**run.spec))
+    query |= {"name": run.name} if run.name != usual else {}
     query |= {"experiment": run.experiment} if run.experiment else {}
     query |= {"tags": ", ".join(run.tags)} if run.tags else {}
     return f"{local_url(request, 'page_new')}?{urlencode(query)}"
