@@ -32,9 +32,7 @@ from app.models import ENDED, MetricChunk, Run
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-TICK_S_EACH = (
-    0.00125  # a stream: a full house is told less often and more at once, which costs it and us less CPU
-)
+TICK_S_EACH = 0.00125  # a stream: a full house is told less often and more at once, which costs it and us less CPU
 MAX_TICK_S = 0.3
 RUN_EVENT_S = 1.0  # progress at most this often; a change of state at once
 PING_S = 15.0
@@ -197,7 +195,11 @@ class Hub:
 
     async def _catch_up(self, stream: Stream, run_id: str) -> AsyncIterator[bytes]:
         """The run as it is, then its points from the cursor on, then the run again if it has ended: a client that
-        stops at the end of a run has seen all of it."""
+        stops at the end of a run has seen all of it.
+
+        Only up to the moment of asking: what is flushed from then on comes by the inbox, or a full house would catch
+        up with a busy run for ever.
+        """
         told, more = -1, True
         while more:
             items, told, more = await asyncio.to_thread(self._replay, run_id, stream.cursors[run_id], told)
@@ -336,7 +338,7 @@ def _replay_points(s: Session, run: Run, cursor: int) -> tuple[list[Item], bool]
     if cursor > run.seq or (waiting or 0) > MAX_REPLAY_POINTS:
         return [_item(run.id, run.seq, "resync", {"run": run.id})], False
     chunks = series.read_since(s, run.id, cursor, REPLAY_CHUNKS)
-    return points_items(chunks), bool(chunks)
+    return points_items(chunks), bool(chunks) and chunks[-1].seq < run.seq
 
 
 def _item(run_id: str, seq: int, event: str, body: object) -> Item:

@@ -370,6 +370,39 @@ def test_a_stream_that_falls_behind_is_closed_and_resumes_without_a_gap(
     assert asyncio.run(scenario())
 
 
+def test_a_stream_catches_up_with_a_run_that_never_rests(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something is flushed whenever it looks: it asks once, and the hub tells it the rest, without a gap."""
+    run_id = make_run(db)
+    append(db, run_id, 1)
+    steps = iter(range(2, 1_000))
+    replays = []
+    replay = Hub._replay
+
+    def busy(hub: Hub, *asked: Any) -> Any:
+        replays.append(asked)
+        found = replay(hub, *asked)
+        append(db, run_id, next(steps))
+        return found
+
+    monkeypatch.setattr(Hub, "_replay", busy)
+
+    async def scenario() -> None:
+        hub = Hub(db)
+        hub.start()
+        seen: list[Message] = []
+        async with aclosing(hub.stream([run_id], {})) as stream:
+            while len(told(seen, run_id, "m")) < 5:
+                seen += events(await asyncio.wait_for(anext(stream), 20))
+                await asyncio.to_thread(append, db, run_id, next(steps))
+        await hub.stop()
+        assert told(seen, run_id, "m")[:5] == [1, 2, 3, 4, 5]
+        assert len(replays) == 1
+
+    asyncio.run(scenario())
+
+
 def test_streams_that_end_leave_nothing_behind(db: Database) -> None:
     run_id = make_run(db)
 
