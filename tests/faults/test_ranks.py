@@ -16,7 +16,7 @@ from tests.faults.invariants import (
     assert_legal,
     assert_no_orphan,
 )
-from tests.faults.yard import LONG, Yard, command_of, is_gone, kill, output_of, wait_gone
+from tests.faults.yard import LONG, Yard, command_of, output_of, wait_gone
 from tests.processes import wait_for
 
 TWO = {**LONG, "devices": 2, "train_size": 128, "batch_size": 32, "epochs": 10_000}
@@ -120,37 +120,3 @@ def test_ranks_whose_lease_is_lost_end_and_write_nothing_more(started: tuple[Yar
         s.execute(update(Run).where(col(Run.id) == run_id).values(lease_until=0.0))  # and nobody keeps it
     yard.wait_state(run_id, "queued", "running")
     yard.cancel(run_id)
-
-
-def test_a_trainer_or_a_worker_that_is_killed_leaves_no_rank(yard: Yard) -> None:
-    with yard.worker() as worker:
-        run_id = yard.submit(TWO)
-        yard.wait_checkpoint(run_id)
-        ranks = ranks_of(yard, run_id)
-        yard.trainer_of(run_id).kill()
-        for process in ranks:
-            wait_gone(process)
-        yard.wait_steps(run_id, 1, attempt=2)
-        family = [*yard.family(worker), *ranks_of(yard, run_id)]
-        kill(worker)
-        for process in family:
-            wait_gone(process)
-    with yard.worker():
-        yard.wait_steps(run_id, 1, attempt=3)
-        yard.cancel(run_id)
-        assert_whole(yard, run_id)
-
-
-def test_a_worker_told_to_end_keeps_what_two_ranks_trained(yard: Yard) -> None:
-    with yard.worker() as worker:
-        run_id = yard.submit(TWO)
-        yard.wait_checkpoint(run_id)
-        ranks = ranks_of(yard, run_id)
-        worker.stop(within_s=40)
-        assert all(is_gone(process) for process in ranks)
-    run = yard.run(run_id)
-    assert run.state == "queued"
-    assert run.checkpoint is not None
-    assert f"resumes from step {run.checkpoint['step']:,}" in yard.reasons(run_id)[-1]
-    assert run.checkpoint["step"] == run.step  # written because it was told to end, not some time before
-    assert run.failures == 0
