@@ -28,6 +28,7 @@ from app.api import (
     monitoring,
     points,
     predictions,
+    preflight,
     runs,
     series,
     system,
@@ -88,6 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (
         runs.router,
         runs.external,
+        preflight.router,
         metrics.router,
         series.router,
         groups.router,

@@ -197,8 +197,23 @@ class Worker(SQLModel, table=True):
     note: str = Field(default="", max_length=500, sa_column_kwargs={"server_default": ""})
     drain: str = Field(default="", max_length=16, sa_column_kwargs={"server_default": ""})
     drain_by: str = Field(default="", max_length=200, sa_column_kwargs={"server_default": ""})
+    # What a slot has: see app.estimate.Slot.
+    capacity: dict[str, Any] = Field(
+        default_factory=dict, sa_column=Column(JSON, nullable=False, server_default="{}")
+    )
     started_at: float
     seen_at: float
+
+
+class Anatomy(SQLModel, table=True):
+    """A question about a network that some worker answers, and the answer: see app.anatomies."""
+
+    __tablename__ = "anatomy"
+    key: str = Field(primary_key=True, max_length=64)
+    question: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    answer: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    asked_at: float = Field(index=True)
+    taken_at: float | None = None
 
 
 class Token(SQLModel, table=True):

@@ -30,6 +30,7 @@ READ_ROUTES = frozenset({("POST", "/logout")})
 SUBMIT_ROUTES = frozenset(
     {
         ("POST", "/new"),
+        ("POST", "/new/preflight"),
         ("POST", "/presets/{name}"),
         ("POST", "/compare/match"),
         ("POST", "/bulk"),
@@ -41,6 +42,7 @@ SUBMIT_ROUTES = frozenset(
         ("POST", "/api/v1/runs"),
         ("POST", "/api/v1/runs/bulk"),
         ("POST", "/api/v1/experiments"),
+        ("POST", "/api/v1/preflight"),
         ("PATCH", "/api/v1/runs/{run_id}"),
         ("POST", "/api/v1/runs/{run_id}/cancel"),
         ("POST", "/api/v1/runs/{run_id}/pause"),

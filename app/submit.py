@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app import gpus, listing, queue, runs
+from app import gpus, listing, preflight, queue, runs
 from app.db import Database
 from app.errors import Invalid
 from app.folders import delete_folder
@@ -17,7 +17,11 @@ from ml.spec import RunSpec
 
 
 def create(db: Database, settings: Settings, wanted: list[runs.NewRun]) -> tuple[list[dict[str, Any]], bool]:
-    """Store all of these runs or none, then tell the workers. Their briefs, and whether they are new."""
+    """Store all of these runs or none, then tell the workers. Their briefs, and whether they are new.
+
+    Raises: Invalid for one that no slot here has the memory for.
+    """
+    preflight.refuse_impossible(db, [new.spec for new in wanted if new.spec is not None])
     with db.begin(durable=True) as s:  # what was answered with 201 is not lost to a power cut
         made = [runs.create_run(s, new, max_queued=settings.max_queued) for new in wanted]
         gpus.note_missing(s, [run for run, _ in made])

@@ -113,7 +113,7 @@ def test_openapi_describes_every_operation(http: httpx.Client) -> None:
         "post /api/v1/runs", "get /api/v1/runs", "get /api/v1/runs/{run_id}", "patch /api/v1/runs/{run_id}",
         "delete /api/v1/runs/{run_id}", "post /api/v1/runs/{run_id}/cancel", "post /api/v1/runs/{run_id}/pause",
         "post /api/v1/runs/{run_id}/resume", "post /api/v1/runs/{run_id}/clone", "post /api/v1/experiments",
-        "get /api/v1/series", "get /api/v1/events", "post /api/v1/runs/{run_id}/finish",
+        "post /api/v1/preflight", "get /api/v1/series", "get /api/v1/events", "post /api/v1/runs/{run_id}/finish",
         "post /api/v1/runs/{run_id}/metrics", "get /api/v1/compare", "get /api/v1/runs/{run_id}/export",
     }  # fmt: skip
     assert expected <= operations.keys()

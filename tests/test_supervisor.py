@@ -142,7 +142,7 @@ def test_a_worker_that_leaves_takes_nothing(supervisor: Supervisor, shaky: Shaky
 
 def test_a_wish_to_drain_is_heard_and_can_be_hurried(supervisor: Supervisor, shaky: Shaky) -> None:
     drained = threading.Event()
-    presence = Presence(supervisor, ["CPU"], drained.set)
+    presence = Presence(supervisor, ["CPU"], drained.set, dict)
     presence.start()
     wait_for(lambda: names(shaky) == ["host-1"], "the worker's row")
     with shaky.begin() as s:
@@ -165,7 +165,7 @@ def test_a_wish_outlives_what_a_worker_says_but_not_the_worker(supervisor: Super
         workers.request_drain(s, "host-1", at_once=False)
     with shaky.begin() as s:
         assert workers.say_present(s, "host-1", 2, [], ["a run"]).drain == DRAIN_FINISH
-    presence = Presence(supervisor, ["CPU"], lambda: None)  # a new process of the same name
+    presence = Presence(supervisor, ["CPU"], lambda: None, dict)  # a new process of the same name
     presence.start()
     wait_for(lambda: devices(shaky) == ["CPU"], "its row")
     presence.stop()

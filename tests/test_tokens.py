@@ -122,6 +122,7 @@ MAY_SUBMIT = {
     "POST /runs/run_id/cancel", "POST /runs/run_id/pause", "POST /runs/run_id/resume", "POST /runs/run_id/clone",
     "POST /api/v1/runs", "POST /api/v1/runs/bulk", "POST /api/v1/experiments", "PATCH /api/v1/runs/run_id",
     "POST /api/v1/runs/run_id/cancel", "POST /api/v1/runs/run_id/pause", "POST /api/v1/runs/run_id/resume",
+    "POST /new/preflight", "POST /api/v1/preflight",
     "POST /api/v1/runs/run_id/clone", "POST /api/v1/runs/run_id/finish", "POST /api/v1/runs/run_id/metrics",
 }  # fmt: skip
 FOR_ALL = {"POST /login", "POST /language"}

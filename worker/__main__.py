@@ -21,7 +21,9 @@ from app.settings import get_settings, make_data_dir
 from app.ticker import Ticker
 from ml.datasets import DATASETS
 from worker import broker
+from worker.capacity import describe_slot
 from worker.environment import is_root
+from worker.preflight import Preflights
 from worker.presence import Presence
 from worker.slots import Slots, count_cores, default_slots, list_gpus
 from worker.supervisor import Supervisor
@@ -57,8 +59,12 @@ def main() -> int:
     if (mismatch := describe_mismatch(supervisor.db)) is not None:
         print(f"trainyard: {mismatch}", file=sys.stderr)
         return 1
+    preflights = Preflights(supervisor.db, describe_slot(len(gpus), supervisor.slots.threads))
     presence = Presence(
-        supervisor, gpus or [f"CPU, {count_cores()} cores ({platform.machine()})"], on_drain=stop_consuming
+        supervisor,
+        gpus or [f"CPU, {count_cores()} cores ({platform.machine()})"],
+        on_drain=stop_consuming,
+        capacity=lambda: preflights.capacity,
     )
     reaper = Ticker("reaper", Reaper(supervisor.db, settings).tick)
     broker.install()
@@ -69,6 +75,7 @@ def main() -> int:
         for index in range(count):
             supervisor.slots.warm(index)
         presence.start()
+        preflights.start()
         reaper.start()
         log.info("worker %s is ready: %d slots, %d threads each", name, count, supervisor.slots.threads)
 
@@ -91,6 +98,7 @@ def main() -> int:
         supervisor.stopping.set()
         supervisor.slots.close()
         reaper.stop()
+        preflights.stop()
         presence.stop()
     return 0
 

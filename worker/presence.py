@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from app import workers
 from app.errors import TrainyardError
@@ -28,10 +29,17 @@ def list_registered(supervisor: Supervisor) -> dict[str, str]:
 class Presence:
     """A thread from `start()` to `stop()`. `on_drain` ends the worker once its runs are over."""
 
-    def __init__(self, supervisor: Supervisor, devices: list[str], on_drain: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        devices: list[str],
+        on_drain: Callable[[], None],
+        capacity: Callable[[], dict[str, Any]],
+    ) -> None:
         self._supervisor, self._devices, self._on_drain = supervisor, devices, on_drain
         self._stop = threading.Event()
-        self._told: list[str] | None = None
+        self._capacity = capacity
+        self._told: tuple[list[str], dict[str, Any]] | None = None
         self._told_at = 0.0
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -63,8 +71,8 @@ class Presence:
 
     def _look(self) -> None:
         ours = self._supervisor
-        running = sorted(ours.running.values())
-        if running == self._told and time.monotonic() - self._told_at < PRESENCE_S:
+        running, capacity = sorted(ours.running.values()), self._capacity()
+        if self._told == (running, capacity) and time.monotonic() - self._told_at < PRESENCE_S:
             with ours.db.read() as s:
                 wish = workers.read_wish(s, ours.name)
         else:
@@ -75,7 +83,8 @@ class Presence:
                     s, ours.name, slots.count, self._devices, running, note, slots.gpus, list_registered(ours)
                 )
                 wish = row.drain
-            self._told, self._told_at = running, time.monotonic()
+                row.capacity = capacity
+            self._told, self._told_at = (running, capacity), time.monotonic()
         if wish and not ours.leaving.is_set():
             log.warning("drained: no more runs are taken")
             ours.leaving.set()

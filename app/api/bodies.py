@@ -81,6 +81,10 @@ class RunBody(Body):
         return self
 
 
+class PreflightBody(Body):
+    spec: RunSpec = Field(description="What would be trained; every field has a default.")
+
+
 class ExperimentBody(Body):
     """Runs for every combination of `vary`, everything else as in `spec`."""
 

@@ -93,6 +93,30 @@ class NewPage(Page):
 
 
 @dataclass(frozen=True)
+class LayerRow:
+    """One layer of a network, in words."""
+
+    kind: str
+    name: str
+    shape: str
+    parameters: str
+
+
+@dataclass(frozen=True)
+class PreflightPage(Page):
+    """A fragment of the form of a new run; all of it may be empty. `again`: a worker may know more in a while."""
+
+    template: ClassVar[str] = "preflight.html"
+    again: bool
+    figures: list[str]
+    note: str
+    problem: str
+    caution: str
+    layers_title: str
+    layers: list[LayerRow]
+
+
+@dataclass(frozen=True)
 class Moment:
     """One event of a run's life, in plain words. `state` is empty where it stayed what it was."""
 
@@ -290,6 +314,7 @@ PAGES: tuple[type[Page], ...] = (
     EditPage,
     BulkPage,
     NewPage,
+    PreflightPage,
     RunPage,
     ComparePage,
     WrongPage,

@@ -56,7 +56,11 @@ def submit_new(request: Request, db: Db, settings: AppSettings, posted: Posted) 
     except Conflict:  # the same page sent again after a change: a new run
         rows, _is_new = submit.create(db, settings, [replace(new, idempotency_key=None) for new in wanted])
     except TrainyardError as error:
-        typed.message = sentence(error.message)
+        name = (error.field or "").removeprefix("spec.")
+        if name in typed.texts:
+            typed.errors[name] = sentence(error.message)
+        else:
+            typed.message = sentence(error.message)
         return _page(request, typed, error.status)
     return RedirectResponse(_target(request, rows), 303)
 

@@ -42,6 +42,8 @@ RETURNING = {
     "describe_return",
     "describe_shortage",
     "describe_error",
+    "explain_refusal",
+    "find_caution",
 }
 RECORDING = {
     "begin",

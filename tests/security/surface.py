@@ -53,6 +53,9 @@ BODIES: dict[str, Any] = {
         "vary": {"optimizer": ["sgd"]},
         "tags": ["b"],
     },
+    "POST /api/v1/preflight": {
+        "spec": {"model": "lenet", "dataset": "digits", "model_options": {"activation": "relu"}}
+    },
     "POST /api/v1/runs/bulk": {"runs": ["a"], "action": "tag", "add": ["b"], "remove": ["c"]},
     "PATCH /api/v1/runs/{run_id}": {"name": "a", "experiment": "b", "tags": ["c"], "notes": "d"},
     "POST /api/v1/runs/{run_id}/finish": {"state": "finished", "error": "a"},
