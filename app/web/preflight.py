@@ -61,9 +61,7 @@ def _figures(found: Preflight) -> list[str]:
         figures = [_("{n} parameters").format(n=short(whole))]
     if found.epoch_s is not None and not found.problem:
         time = epoch_time(found.epoch_s)
-        figures.append(
-            (_("{time} per epoch") if found.runs else _("~{time} per epoch")).format(time=time)
-        )
+        figures.append((_("{time} per epoch") if found.runs else _("~{time} per epoch")).format(time=time))
     if found.memory is not None:
         figures.append(_("~{size} of memory").format(size=as_size(found.memory.total)))
     return figures
