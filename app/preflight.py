@@ -31,7 +31,7 @@ from app.estimate import (
 from ml.catalog import MODELS
 from ml.spec import RunSpec
 
-WAIT_S = 20.0  # a worker that has to load torch first takes some seconds
+WAIT_S = 10.0  # a worker that has to load torch first takes some seconds; a server that stops waits for us
 SUBMIT_WAIT_S = 5.0
 LOOK_S = 0.05
 MOST_WAITING = 8  # requests that wait for workers; each holds a thread

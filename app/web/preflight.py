@@ -20,6 +20,8 @@ from app.web.render import render
 
 router = APIRouter()
 
+WAIT_S = 4.0  # the script asks again where that was too short
+
 
 def nothing(*, again: bool) -> PreflightPage:
     return PreflightPage(again, [], "", "", "", "", [])
@@ -32,7 +34,7 @@ def preflight_fragment(request: Request, db: Db, posted: Posted) -> Response:
     if spec is None:
         return render(request, nothing(again=False))
     try:
-        found = preflight.check(db, spec)
+        found = preflight.check(db, spec, WAIT_S)
     except TrainyardError:
         return render(request, nothing(again=True))
     return render(request, _page(found))

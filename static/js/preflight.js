@@ -3,7 +3,7 @@
 import { morph } from "./morph.js";
 
 const WAIT_MS = 500;
-const AGAIN_MS = 5000; // while no worker is here that can tell
+const AGAIN_MS = 3000; // while no worker has said what the network is
 const LABELS = ["key", "name", "experiment", "tags", "seeds"]; // of no interest to a network
 
 const form = document.querySelector("[data-run-form]");
