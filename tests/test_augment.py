@@ -55,8 +55,9 @@ def _move(image: Tensor, down: int, right: int) -> Tensor:
     return empty
 
 
-def test_about_half_are_mirrored_and_the_others_left() -> None:
-    images = pictures(1_000)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_about_half_are_mirrored_and_the_others_left(channels: int) -> None:
+    images = pictures(1_000, channels)
     after = flip(images)
     mirrored = (after == images.flip(3)).flatten(1).all(1)
     same = (after == images).flatten(1).all(1)
@@ -64,10 +65,12 @@ def test_about_half_are_mirrored_and_the_others_left() -> None:
     assert 430 < int(mirrored.sum()) < 570  # four and a half standard deviations
 
 
-def test_a_cutout_is_one_square_and_no_more() -> None:
-    images = pictures(500)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_cutout_is_one_square_of_every_channel_and_no_more(channels: int) -> None:
+    images = pictures(500, channels)
     after = cutout(images, 4)
     blank = after == 0
+    assert bool((blank == blank[:, :1]).all())
     assert torch.equal(after[~blank], images[~blank])
     sizes = set()
     for picture in blank[:, 0]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
+import pickle
+import shutil
 import struct
+import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.datasets import MNIST
+from torchvision.datasets import CIFAR10, MNIST
 
 from ml.catalog import DATASETS
 from ml.data import DatasetUnavailable, load_dataset, subset
@@ -229,6 +235,104 @@ def test_a_damaged_packed_file_is_named(tmp_path: Path) -> None:
     write_files(tmp_path / "MNIST" / "raw", packed)
     with pytest.raises(DatasetUnavailable, match=r"train-images-idx3-ubyte\.gz is damaged .* Delete it"):
         load_dataset("mnist", tmp_path)
+
+
+# -- CIFAR-10 --------------------------------------------------------------------------------------------------------
+
+
+def tiny_cifar() -> dict[str, bytes]:
+    """Batches as the data set's authors write them, four images each, by file name."""
+    rng = np.random.default_rng(0)
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    files = {
+        name: {"data": rng.integers(0, 256, (4, 3072), np.uint8), "labels": [i, 3, 5, 9]}
+        for i, name in enumerate(names)
+    }
+    meta = {"label_names": list(DATASETS["cifar10"].class_names)}
+    return {name: pickle.dumps(part, protocol=2) for name, part in (*files.items(), ("batches.meta", meta))}
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+@pytest.fixture
+def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The archive of the tiny CIFAR-10, which torchvision takes for the published one."""
+    files = tiny_cifar()
+    path = tmp_path / "authors" / "cifar-10-python.tar.gz"
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    batches = [[name, md5(content)] for name, content in files.items() if name != "batches.meta"]
+    monkeypatch.setattr(CIFAR10, "train_list", batches[:5])
+    monkeypatch.setattr(CIFAR10, "test_list", batches[5:])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5(files["batches.meta"])})
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(path.read_bytes()))
+    monkeypatch.setattr(CIFAR10, "url", path.as_uri())
+    return path
+
+
+@pytest.mark.parametrize("way", ["downloaded", "given"])
+def test_cifar10_is_read_in_colour_as_torchvision_reads_it(tmp_path: Path, cifar: Path, way: str) -> None:
+    root, told = tmp_path / "datasets", list[float]()
+    if way == "given":
+        root.mkdir()
+        shutil.copy(cifar, root)
+    data = load_dataset("cifar10", root, lambda _what, done: told.append(done))
+    assert bool(told) is (way == "downloaded")
+    first = pickle.loads(tiny_cifar()["data_batch_1"])
+    assert data.train_images.shape == (20, 3, 32, 32)
+    assert np.array_equal(
+        data.train_images[:4].numpy().reshape(4, -1), first["data"]
+    )  # planes: all red, green, blue
+    assert data.val_labels.tolist() == [5, 3, 5, 9]
+    assert len(data.mean) == len(data.std) == 3
+    assert DATASETS["cifar10"].on_disk(root)
+    cifar.unlink()
+    assert load_dataset("cifar10", root).digest == data.digest
+    assert {path.name for path in root.iterdir()} - {cifar.name} == {"cifar-10-batches-py"}
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "other"])
+def test_a_cifar10_that_cannot_be_had_says_what_to_do(tmp_path: Path, cifar: Path, damage: str) -> None:
+    root = tmp_path / "datasets"
+    if damage == "gone":
+        cifar.unlink()
+    else:
+        cifar.write_bytes(cifar.read_bytes()[:200] if damage == "cut" else b"<html>log in first</html>")
+    with pytest.raises(
+        DatasetUnavailable, match=r"cifar-10-python\.tar\.gz, which .* Put that file .*dataset digits"
+    ):
+        load_dataset("cifar10", root)
+    assert os.listdir(root) == []
+    if damage != "gone":
+        shutil.copy(cifar, root)
+        with pytest.raises(DatasetUnavailable, match=r"is damaged or another file .* Delete it"):
+            load_dataset("cifar10", root)
+
+
+class Trap:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (os.environ["TRAP"],)
+
+
+def test_a_batch_that_is_not_the_published_one_is_not_opened(
+    tmp_path: Path, cifar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
+    load_dataset("cifar10", tmp_path / "datasets")
+    for name in ("data_batch_3", "test_batch"):
+        path = tmp_path / "datasets" / "cifar-10-batches-py" / name
+        whole = path.read_bytes()
+        path.write_bytes(pickle.dumps(Trap()))
+        with pytest.raises(DatasetUnavailable, match=r"files of CIFAR-10 in .* are damaged .* Delete them"):
+            load_dataset("cifar10", tmp_path / "datasets")
+        path.write_bytes(whole)
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_subset_is_drawn_by_the_seed_alone() -> None:

@@ -13,7 +13,7 @@ import typer
 from app.settings import ROOT, Settings
 from trainyard.cli import app
 
-DOCUMENTS = ("docs/operations.md", "README.md")
+DOCUMENTS = ("docs/operations.md", "docs/datasets.md", "README.md")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`(trainyard [^`\n]+)`")
 

@@ -8,7 +8,7 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +29,13 @@ from ml.registrar import Wanted, add_dataset, remove_dataset
 from ml.spec import RunSpec
 
 Arrays = dict[str, NDArray[Any]]
+
+
+@pytest.fixture(autouse=True)
+def _known_here_alone(tmp_path: Path) -> Iterator[None]:
+    """What a test registers is not known to the next."""
+    yield
+    DATASETS.look_in(tmp_path / "nothing")
 
 
 def digits(train: int = 60, val: int = 20, *shape: int) -> Arrays:

@@ -74,6 +74,9 @@ def add(root: Path, asked: argparse.Namespace) -> None:
     """Convert a folder of images, a .npz or a .npy file, and give it a name for specs."""
     names = tuple(part.strip() for part in asked.class_names.split(",")) if asked.class_names else ()
     wanted = Wanted(asked.title, names, asked.val_fraction, asked.seed, asked.size, asked.grey)
+    home = get_settings().data_dir
+    if root.is_relative_to(home):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)  # as `trainyard up` makes it, if this comes first
     with show_progress() as advance:
         manifest, notes = add_dataset(root, asked.name, asked.source, wanted, advance)
     drawn = "" if manifest.split == "own" else f", drawn by seed {asked.seed}"
