@@ -136,7 +136,7 @@ def estimate_epoch(spec: RunSpec, anatomy: Mapping[str, Any], pace: Pace) -> flo
     thick, linear = anatomy["convolution_flops"] - thin, anatomy["step_flops"] - anatomy["convolution_flops"]
     image: float = thick / pace.convolution + thin / pace.thin + linear / pace.linear
     image = (image + anatomy["moved_bytes"] / pace.output) / (BF16_SPEEDUP if is_bf16(spec) else 1.0)
-    step = len(anatomy["layers"]) * pace.call + anatomy["trainable"] * FLOAT / pace.output
+    step: float = len(anatomy["layers"]) * pace.call + anatomy["trainable"] * FLOAT / pace.output
     images = spec.images_per_epoch + count_validation(spec) * EVALUATION_SHARE
     return images * image + spec.steps_per_epoch * step
 
