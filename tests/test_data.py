@@ -305,7 +305,7 @@ def test_a_cifar10_that_cannot_be_had_says_what_to_do(tmp_path: Path, cifar: Pat
     else:
         cifar.write_bytes(cifar.read_bytes()[:200] if damage == "cut" else b"<html>log in first</html>")
     with pytest.raises(
-        DatasetUnavailable, match=r"cifar-10-python\.tar\.gz, which .* Put that file .*dataset digits"
+        DatasetUnavailable, match=r"cifar-10-python\.tar\.gz, which .* Put that file, .*dataset digits"
     ):
         load_dataset("cifar10", root)
     assert os.listdir(root) == []
