@@ -114,7 +114,7 @@ def normalise(layer: nn.Module, images: torch.Tensor, part: slice = slice(None))
         (y.pow(3) * weights).sum().backward()
     gradients = [parameter.grad for parameter in layer.parameters()]
     remembered = [layer.running_mean, layer.running_var]
-    return [y.detach(), x.grad, *gradients, *remembered]  # type: ignore[list-item]
+    return [y.detach(), x.grad, *gradients, *remembered]
 
 
 def some_images() -> torch.Tensor:
@@ -122,7 +122,7 @@ def some_images() -> torch.Tensor:
 
 
 def normalise_part(rank: int) -> list[torch.Tensor]:
-    layer = synchronise(nn.Sequential(nn.BatchNorm2d(3)), CPU)[0]
+    layer = synchronise(nn.Sequential(nn.BatchNorm2d(3)), CPU).get_submodule("0")
     return normalise(layer, some_images(), slice(0, 2) if rank == 0 else slice(2, 5))
 
 

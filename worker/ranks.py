@@ -61,7 +61,7 @@ class Loopback(StaticTCPRendezvous):
         listener = socket.create_server((LOCAL, 0))
         port = listener.getsockname()[1]
         super().__init__(LOCAL, port, 0, 1, run_id, MEET_S)
-        self._store = dist.TCPStore(
+        self._store = dist.TCPStore(  # type: ignore[attr-defined]
             LOCAL,
             port,
             1,
