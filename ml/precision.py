@@ -1,7 +1,7 @@
 """Which models bfloat16 pays for: the table behind `precision: auto`. Knows no torch.
 
 benchmarks/training.py, two Zen 4 cores with avx512_bf16, batch 64, one thread, against the homework's fp32 loop in the
-same run: with channels-last memory AlexNet trains 1.9 and ResNet-8 1.6 times as fast (docs/training.md). LeNet is
+same run: with channels-last memory AlexNet trains 2.1 and ResNet-8 1.6 times as fast (docs/training.md). LeNet is
 slower: its convolutions have 1 and 6 input channels, which leave most of a bf16 instruction empty, and casting its
 weights costs as much as its linear layers. On a GPU such nets wait for their kernels to start, whatever these compute.
 """
