@@ -202,7 +202,7 @@ def test_a_trainer_gets_no_secret_that_it_does_not_need() -> None:
     env = trainer_environment({**given, **secrets}, threads=3)
     assert env == {
         **given, "OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "PYTHONUNBUFFERED": "1",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCHINDUCTOR_COMPILE_THREADS": "1",
     }  # fmt: skip
 
 
