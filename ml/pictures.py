@@ -130,4 +130,4 @@ def _one_hot(values: NDArray[Any], what: str) -> NDArray[Any]:
         raise UnusableSource(
             f"{what} has shape {list(values.shape)} but is not one-hot; give one number an image"
         )
-    return values.argmax(axis=1)
+    return np.asarray(values.argmax(axis=1))

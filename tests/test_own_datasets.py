@@ -93,7 +93,7 @@ def test_a_set_is_registered_chosen_trained_and_removed(yard: Yard, tmp_path: Pa
     elsewhere = yard.env | {"TRAINYARD_DATASETS": str(tmp_path / "elsewhere")}
     bare = Yard(yard.http, elsewhere, yard.directory, "", yard.cleanup).add_worker()
     wait_for(lambda: yard.http.get("/api/v1/workers").json()["workers"], "the worker", 60)
-    assert "problem flowers is missing on" in findings(yard, yard.env)
+    wait_for(lambda: "problem flowers is missing on" in findings(yard, yard.env), "doctor to see it", 30)
     run_id = yard.submit(**SPEC)
     run = yard.wait_state(run_id, "failed", "finished")
     assert run["state"] == "failed"
@@ -142,10 +142,10 @@ def test_a_set_is_registered_chosen_trained_and_removed(yard: Yard, tmp_path: Pa
     assert "unknown dataset 'flowers'" in again.json()["error"]["message"]
     for page in (
         f"/runs/{run_id}",
-        f"/runs/{run_id}/wrong",
+        f"/wrong?run={run_id}",
         f"/compare?run={run_id}",
         "/",
-        f"/new?from={run_id}",
+        "/new?dataset=flowers",
     ):
         assert yard.http.get(page).status_code == 200, page
 
