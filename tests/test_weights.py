@@ -213,7 +213,7 @@ def test_fine_tuning_begins_with_the_files_weights(
     chosen = draw_subset(len(data.train_images), 4, spec.seed)
     images = data.train_images[chosen].float() / 255
     first = F.cross_entropy(net.train()(images), data.train_labels[chosen])
-    assert losses[1] == pytest.approx(float(first), rel=1e-4)
+    assert losses[1] == pytest.approx(first.item(), rel=1e-4)
     assert losses[2] != losses[1]
 
 
