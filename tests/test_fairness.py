@@ -273,7 +273,9 @@ def random_options(model: str, draw: random.Random) -> Json:
 
 
 def test_no_false_alarm_in_a_thousand_pairs_that_differ_only_in_the_model() -> None:
+    """But for pretrained ones, which begin with more than their architecture."""
     draw = random.Random(0)
+    fresh = [name for name, model in MODELS.items() if model.pretrained is None]
     for _ in range(1_000):
         spec = {
             "train_size": draw.choice([None, draw.randint(100, 60_000)]),
@@ -287,7 +289,7 @@ def test_no_false_alarm_in_a_thousand_pairs_that_differ_only_in_the_model() -> N
             "seed": draw.randint(0, 2**32 - 1),
             "input_scaling": draw.choice(["standardize", "unit", "raw"]),
         }
-        models = draw.sample(list(MODELS), 2)
+        models = draw.sample(fresh, 2)
         pair = [
             facts(
                 model,

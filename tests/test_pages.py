@@ -185,7 +185,7 @@ def test_every_local_address_in_the_pages_exists(http: httpx.Client) -> None:
     run = external(http)
     seen: set[str] = set()
     for path in ("/", "/new", f"/runs/{run}", f"/compare?run={run}", "/workers", "/models/resnet8", "/docs"):
-        seen |= set(re.findall(r'(?:href|src)="(/[^"#]*)"', http.get(path).text))
+        seen |= set(re.findall(r' (?:href|src)="(/[^"#]*)"', http.get(path).text))
     assert "/static/css/trainyard.css" in seen
     for address in sorted(seen):
         assert http.get(address.replace("&amp;", "&")).status_code in (200, 303), address

@@ -153,7 +153,7 @@ def _training(run: RunFacts) -> dict[str, Any]:
     }
     model = MODELS.get(str(run.spec.get("model")))
     pretrained = model is not None and model.pretrained is not None
-    return flatten({**defaults, **run.spec, "pretrained": pretrained})
+    return flatten({**defaults, "pretrained": pretrained, **run.spec})
 
 
 def _external(run: RunFacts) -> dict[str, Any]:
