@@ -211,15 +211,22 @@ def test_what_stops_a_run_matters_only_where_something_does() -> None:
     )
 
 
-def test_precision_that_auto_chose_otherwise_confounds_and_can_be_matched() -> None:
-    auto = [
-        facts("a"),
-        facts("b", {"model": "resnet8"}, {"precision": "bf16", "channels_last": True, "fused": True}),
-    ]
-    auto = [replace(run, spec={k: v for k, v in run.spec.items() if k != "mixup"}) for run in auto]
-    verdict = judge(auto)
+BF16 = {"precision": "bf16", "channels_last": True, "fused": True}
+
+
+def test_precision_that_auto_chose_follows_from_the_model_and_from_nothing_else() -> None:
+    assert judge([facts("a"), facts("b", {"model": "resnet8"}, BF16)]).kind == "controlled"
+    same = judge([facts("a"), facts("b", {}, BF16)])  # on another machine, for one
+    assert same.subject == ("precision",)
+    assert confounders(judge([facts("a"), facts("b", {"lr": 0.5}, BF16)])) == ["lr", "precision"]
+
+
+def test_precision_that_was_asked_for_confounds_and_can_be_matched() -> None:
+    asked = [facts("a"), facts("b", {"model": "resnet8", "precision": "bf16"}, BF16)]
+    asked = [replace(run, spec={k: v for k, v in run.spec.items() if k != "mixup"}) for run in asked]
+    verdict = judge(asked)
     assert confounders(verdict) == ["precision"]
-    (rerun,) = plan_match(auto, verdict).reruns
+    (rerun,) = plan_match(asked, verdict).reruns
     assert (rerun.odd, rerun.spec.model, rerun.spec.precision) == ("b", "resnet8", "fp32")
 
 

@@ -72,6 +72,8 @@ KEYS: dict[str, Key] = {
         *(Key(name, Role.NOTE) for name in _NOTES),
     )
 }
+# Where nobody asked for a precision it follows from the model, by the table of ml/precision.py.
+AUTO_PRECISION = Key("precision", Role.CONSEQUENCE, ("model",))
 EXPANDED = ("model_options",)  # its parts are keys, not the field itself
 
 # What a training does without having a field for it; a script of one's own may say otherwise.
@@ -110,13 +112,10 @@ def read_table(runs: Sequence[RunFacts]) -> dict[Key, dict[str, Any]]:
     rows = {run.id: _read_run(run) for run in runs}
     asked = {name for run in runs for name in rows[run.id] if name not in run.resolved}
     others = dict.fromkeys(name for row in rows.values() for name in row if name not in KEYS)
-    names = [*KEYS, *others]
-    return {
-        key_of(name, foreign=name not in asked): {
-            run.id: rows[run.id].get(name, _absent(run, name)) for run in runs
-        }
-        for name in names
-    }
+    keys = [key_of(name, foreign=name not in asked) for name in (*KEYS, *others)]
+    if all(run.kind == "training" and run.spec.get("precision", "auto") == "auto" for run in runs):
+        keys = [AUTO_PRECISION if key.name == AUTO_PRECISION.name else key for key in keys]
+    return {key: {run.id: rows[run.id].get(key.name, _absent(run, key.name)) for run in runs} for key in keys}
 
 
 def _absent(run: RunFacts, name: str) -> Any:
