@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -106,8 +106,9 @@ class Stream:
 
 @dataclass
 class Seen:
-    """What the hub knows of a watched run."""
+    """What the hub knows of a watched run: it tells the flushes behind `began`, and has told them up to `seq`."""
 
+    began: int
     seq: int
     attempt: int = 0
     revision: int = -1
@@ -206,7 +207,12 @@ class Hub:
         while more:
             items, told, more = await asyncio.to_thread(self._replay, run_id, stream.cursors[run_id], told)
             yield b"".join(self._encode(stream, item) for item in items)
-        self._seen.setdefault(run_id, Seen(stream.cursors[run_id]))
+            if items and items[-1].event == "gone":
+                return
+            if not more:
+                cursor = stream.cursors[run_id]
+                # Another stream that asked later may have made the hub begin behind what this one was told.
+                more = self._seen.setdefault(run_id, Seen(cursor, cursor)).began > cursor
         self._wake.set()
 
     async def _follow(self, stream: Stream) -> AsyncIterator[bytes]:
@@ -238,7 +244,12 @@ class Hub:
                 self._wake.clear()
                 await self._wake.wait()
             try:
-                items = await asyncio.to_thread(self._poll, dict(self._seen), self._all_watched())
+                everything = self._all_watched()
+                seen, all_seen = copy_seen(self._seen), copy_seen(self._all)
+                items = await asyncio.to_thread(self._poll, seen, all_seen, everything)
+                # Only now, for a tick that fails has told nothing. Who came or went meanwhile stays so.
+                self._seen |= {run: known for run, known in seen.items() if run in self._seen}
+                self._all = all_seen
                 self._fan_out(items)
             except TrainyardError as error:
                 log.warning("hub: %s", error.message)
@@ -267,15 +278,15 @@ class Hub:
             if item.event == "gone":
                 self._seen.pop(item.run_id, None)
 
-    def _poll(self, seen: Mapping[str, Seen], everything: bool) -> list[Item]:
-        """What has happened since the last tick; updates the `Seen` of each run. Runs in a thread."""
+    def _poll(self, seen: dict[str, Seen], all_seen: dict[str, Seen], everything: bool) -> list[Item]:
+        """What has happened since the last tick; updates what it is given. Runs in a thread."""
         items: list[Item] = []
         with self._db.read() as s:
             self._polled_at = at = now(s)
             if seen:
                 items += self._poll_watched(s, seen, at)
             if everything:
-                items += self._poll_all(s, at, seen)
+                items += self._poll_all(s, at, all_seen, seen)
         return items
 
     def _poll_watched(self, s: Session, seen: Mapping[str, Seen], at: float) -> list[Item]:
@@ -299,16 +310,19 @@ class Hub:
         restarted = [item for item in states if seen[item.run_id].attempt != before[item.run_id]]
         return items + restarted + points + [item for item in states if item not in restarted]
 
-    def _poll_all(self, s: Session, at: float, seen: Mapping[str, Seen]) -> list[Item]:
+    def _poll_all(
+        self, s: Session, at: float, all_seen: dict[str, Seen], seen: Mapping[str, Seen]
+    ) -> list[Item]:
         query = select(Run.id, Run.revision).where(col(Run.updated_at) > at - RECENT_S).limit(1_000)
         rows = {run_id: revision for run_id, revision in s.exec(query).all() if run_id not in seen}
-        for run_id in self._all.keys() - rows.keys():
-            del self._all[run_id]
+        for run_id in all_seen.keys() - rows.keys():
+            del all_seen[run_id]
         for run_id in rows:
-            self._all.setdefault(run_id, Seen(0))
-        changed = [run_id for run_id, revision in rows.items() if revision != self._all[run_id].revision]
-        gone = self._departures.look(s, at) - seen.keys()
-        return [_gone(run_id) for run_id in gone] + _run_items(s, changed, self._all)
+            all_seen.setdefault(run_id, Seen(0, 0))
+        changed = [run_id for run_id, revision in rows.items() if revision != all_seen[run_id].revision]
+        states = _run_items(s, changed, all_seen)
+        gone = self._departures.look(s, at) - seen.keys()  # last: what it has seen, it does not see again
+        return [_gone(run_id) for run_id in gone] + states
 
     def _recent(self, told_ms: int) -> list[Item]:
         """The runs that changed since the all-runs view was told, as they are now. Runs in a thread."""
@@ -341,6 +355,10 @@ def _replay_points(s: Session, run: Run, cursor: int) -> tuple[list[Item], bool]
         return [_item(run.id, run.seq, "resync", {"run": run.id})], False
     chunks = series.read_since(s, run.id, cursor, REPLAY_CHUNKS)
     return points_items(chunks), bool(chunks) and chunks[-1].seq < run.seq
+
+
+def copy_seen(seen: Mapping[str, Seen]) -> dict[str, Seen]:
+    return {run_id: replace(known) for run_id, known in seen.items()}
 
 
 def _item(run_id: str, seq: int, event: str, body: object) -> Item:

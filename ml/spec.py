@@ -40,7 +40,7 @@ class RunSpec(BaseModel):
     dataset: str = Field(
         "mnist",
         title="Dataset",
-        description="The images to learn from: built in, or your own (trainyard dataset add).",
+        description="The images to learn from: built in, or registered by who runs the server.",
         max_length=64,
         json_schema_extra=lambda schema: schema.update(enum=list(DATASETS)),  # as registered at the moment
     )

@@ -146,6 +146,13 @@ def test_runs_are_listed_and_filtered(server: Server, client: Client) -> None:
     assert server.run("runs", "--state", "asleep").returncode == 2
 
 
+def test_without_a_worker_nothing_can_be_told_of_a_spec(server: Server) -> None:
+    ended = server.run("preflight", "--dataset", "digits")
+    assert ended.returncode == 1
+    assert "start one with `trainyard worker`" in ended.stderr
+    assert server.run("preflight", "--lr", "99").returncode == 2
+
+
 def test_workers_and_drain(server: Server) -> None:
     assert "No worker is here" in server.run("workers").stdout
     missing = server.run("drain", "gpu-1")

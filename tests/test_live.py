@@ -403,6 +403,62 @@ def test_a_stream_catches_up_with_a_run_that_never_rests(
     asyncio.run(scenario())
 
 
+def test_a_stream_that_was_told_before_the_hub_began_misses_nothing(db: Database) -> None:
+    """One stream has read but not yet joined when another, that has read more, makes the hub begin."""
+    run_id = make_run(db)
+    append(db, run_id, 1)
+
+    async def scenario() -> None:
+        hub = Hub(db)
+        hub.start()
+        async with aclosing(hub.stream([run_id], {})) as early, aclosing(hub.stream([run_id], {})) as late:
+            seen = await first_events(early, "points")  # and there it stays, as a slow reader does
+            append(db, run_id, 2)
+            assert told(await first_events(late, "points"), run_id, "m") == [1, 2]
+            waiting = asyncio.create_task(anext(late))
+            while run_id not in hub._seen:
+                await asyncio.sleep(0.01)
+            append(db, run_id, 3)
+            assert told(events(await asyncio.wait_for(waiting, 20)), run_id, "m") in ([3], [])
+            while told(seen, run_id, "m")[-1:] != [3]:
+                seen += events(await asyncio.wait_for(anext(early), 20))
+        await hub.stop()
+        assert told(seen, run_id, "m") == [1, 2, 3]
+
+    asyncio.run(asyncio.wait_for(scenario(), 40))
+
+
+def test_a_tick_that_fails_has_told_nothing(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database fails between the points and the state: both are told by the next tick."""
+    run_id = make_run(db)
+    whole = live._run_items
+    failures: list[Any] = []
+
+    def fails(*asked: Any) -> list[live.Item]:
+        if len(failures) < 2:
+            failures.append(asked)
+            raise Unavailable("the database does not answer")
+        return whole(*asked)
+
+    async def scenario() -> None:
+        hub = Hub(db)
+        hub.start()
+        async with aclosing(hub.stream([run_id], {})) as stream:
+            seen = await first_events(stream, "run")
+            waiting = asyncio.create_task(anext(stream))
+            while run_id not in hub._seen:
+                await asyncio.sleep(0.01)
+            monkeypatch.setattr(live, "_run_items", fails)
+            append(db, run_id, 1)
+            seen += events(await asyncio.wait_for(waiting, 20))
+            while told(seen, run_id, "m") != [1]:
+                seen += events(await asyncio.wait_for(anext(stream), 20))
+        await hub.stop()
+        assert len(failures) == 2
+
+    asyncio.run(asyncio.wait_for(scenario(), 40))
+
+
 def test_streams_that_end_leave_nothing_behind(db: Database) -> None:
     run_id = make_run(db)
 

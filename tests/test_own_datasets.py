@@ -110,6 +110,7 @@ def test_a_set_is_registered_chosen_trained_and_removed(yard: Yard, tmp_path: Pa
     assert run["summary"]["val/accuracy"]["max"] > 0.6  # colours are easy
     wait_for(lambda: "missing" not in findings(yard, yard.env), "the worker's report", 30)
     assert "ok flowers (72 + 18 images, registered" in findings(yard, yard.env)
+    assert "Registered here: flowers" in yard.http.get("/workers").text
 
     # It filters, is varied, and its classes have their names.
     made = yard.http.post(

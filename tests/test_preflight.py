@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -26,6 +27,7 @@ from ml.catalog import MODELS
 from ml.spec import RunSpec
 from tests import processes
 from tests.processes import Stack, Web
+from trainyard import Client
 from worker.capacity import count_host_memory, describe_slot
 
 Json = dict[str, Any]
@@ -226,7 +228,12 @@ def test_a_worker_tells_what_a_network_is(manned: Stack) -> None:
     found = answer.json()
     assert (found["fits"], found["problem"], found["field"]) == (True, None, None)
     assert found["parameters"] == found["trainable"] == MODELS["lenet"].parameters
-    assert found["layers"][0] == {"name": "0", "kind": "Conv2d 5x5", "shape": [6, 24, 24], "parameters": 156}
+    assert found["layers"][0] == {
+        "name": "conv1",
+        "kind": "Conv2d 5x5",
+        "shape": [6, 24, 24],
+        "parameters": 156,
+    }
     memory = found["memory"]
     assert memory["total"] == memory["model"] + memory["activations"] + memory["data"] + memory["process"]
     assert 300e6 < memory["total"] < 2e9
@@ -235,6 +242,25 @@ def test_a_worker_tells_what_a_network_is(manned: Stack) -> None:
     assert found["time"]["source"] in ("estimate", "runs")  # other tests may have trained some here
     assert 0.001 < found["time"]["epoch_s"] < 600
     assert found["time"]["run_s"] == pytest.approx(3 * found["time"]["epoch_s"])
+
+
+@pytest.mark.slow
+def test_client_and_terminal_tell_the_same(manned: Stack) -> None:
+    preflight(manned.url, **LENET)
+    with Client(manned.url) as client:
+        found = client.preflight(LENET, batch_size=32)
+    assert (found["fits"], found["parameters"]) == (True, 44_426)
+    command = [sys.executable, "-m", "trainyard", "preflight", "--url", manned.url, "--dataset", "digits"]
+    told = processes.run_command([*command, "--batch-size", "32"])
+    assert told.returncode == 0, told.stderr
+    assert "44,426 parameters" in told.stdout
+    assert " an epoch, " in told.stdout
+    assert re.search(r"^conv1 +Conv2d 5x5 +6x24x24 +156$", told.stdout, re.MULTILINE), told.stdout
+    told = processes.run_command(
+        [*command, "--model", "resnet50", "--batch-size", "60000", "--precision", "fp32"]
+    )
+    assert told.returncode == 1
+    assert "Cannot run here: ResNet-50 with batch size 60,000 needs about" in told.stdout
 
 
 @pytest.mark.slow

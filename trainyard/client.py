@@ -123,6 +123,17 @@ class Client:
         """Where a browser shows these runs side by side."""
         return f"{self.url}/compare?{urlencode([('run', run) for run in runs])}"
 
+    def preflight(self, spec: RunSpec | Mapping[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+        """What such a run would need, and whether it can run there: the answer of `POST /api/v1/preflight`.
+
+        `fits` is False where it cannot, and `problem` says why. Nothing is queued.
+
+        Raises: TrainyardError, 422 with `field` when the spec is wrong, 503 when no worker can look at its network.
+        """
+        body = {"spec": _spec(spec, fields)}
+        found: dict[str, Any] = self._http.call("POST", "/api/v1/preflight", body=body, repeatable=True)
+        return found
+
     # -- changing --------------------------------------------------------------------------------------------
 
     def submit(
@@ -142,8 +153,7 @@ class Client:
 
         Raises: TrainyardError, with `field` when the spec is wrong (status 422).
         """
-        known = spec.model_dump(mode="json") if isinstance(spec, RunSpec) else dict(spec or {})
-        body = {"spec": known | fields, **_described(name, experiment, tags)}
+        body = {"spec": _spec(spec, fields), **_described(name, experiment, tags)}
         return self._create("/api/v1/runs", body, idempotency_key)
 
     def cancel(self, run_id: str) -> Run:
@@ -293,6 +303,11 @@ def _event(message: Message) -> Event | None:
 
 def _path(run_id: str) -> str:
     return f"/api/v1/runs/{quote(run_id, safe='')}"
+
+
+def _spec(spec: RunSpec | Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:
+    known = spec.model_dump(mode="json") if isinstance(spec, RunSpec) else dict(spec or {})
+    return {**known, **fields}
 
 
 def _described(name: str | None, experiment: str | None, tags: Sequence[str]) -> dict[str, Any]:

@@ -196,6 +196,7 @@ class WorkerRow:
     seen: str
     since: str
     note: str  # why it takes no run; empty when it does
+    datasets: str  # those registered on its host, or empty
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,11 @@ TITLES = {
     "homework": N_("The homework, to the letter"),
     "cures": N_("What lets the homework's LeNet learn"),
 }
-STARTS = {"cures": N_("Start all four")}
+STARTS = {
+    "demo": N_("Start all three"),
+    "homework": N_("Start all three"),
+    "cures": N_("Start all four"),
+}
 TIMES = {
     "demo": N_("About a minute and a half on two CPU cores."),
     "homework": N_(
@@ -120,7 +124,7 @@ def _form(name: str, typed: Mapping[str, str], error: Invalid | None, datasets_d
         )
     runs = tuple(
         PresetRun(
-            run.name,
+            _(run.name),
             f"{MODELS[run.spec['model']].parameters:,}",
             _changes(run.spec, spec) if name == "cures" else _options(run.spec),
         )
@@ -131,7 +135,7 @@ def _form(name: str, typed: Mapping[str, str], error: Invalid | None, datasets_d
         _(TITLES.get(name, preset.title)),
         _(TIMES[name]),
         _shared(spec),
-        _(STARTS.get(name, N_("Start all three"))),
+        _(STARTS[name]),
         runs,
         tuple(fields),
     )

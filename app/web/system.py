@@ -69,6 +69,9 @@ def _worker(s: Session, worker: Worker, at: float) -> WorkerRow:
         seen=_("seen {ago}").format(ago=formats.ago(worker.seen_at, at)),
         since=_("up for {time}").format(time=formats.duration(at - worker.started_at)),
         note=_("Starts no run: {why}.").format(why=sentence(worker.note)) if worker.note else "",
+        datasets=_("Registered here: {names}").format(names=", ".join(sorted(worker.datasets)))
+        if worker.datasets
+        else "",
     )
 
 

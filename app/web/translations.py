@@ -59,6 +59,7 @@ RECORDING = {
     "_field_error",
     "progress",
     "Presence",
+    "Done",
 }
 REASONS = {"reason", "why", "phase", "message", "note"}
 # `trainyard dataset` alone says what those in `ml` say.
@@ -115,7 +116,7 @@ def _ml() -> Iterator[Text]:
     yield from _fields(RunSpec)
     for make in PRESETS.values():
         preset = make()
-        yield from _entries(preset.title, preset.summary)
+        yield from _entries(preset.title, preset.summary, *(run.name for run in preset.runs))
 
 
 def _fields(model: Any) -> Iterator[Text]:

@@ -17,6 +17,8 @@ B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import nn
 
 from ml.catalog import AlexNetOptions
@@ -26,29 +28,30 @@ def build(options: AlexNetOptions, shape: tuple[int, int, int], classes: int) ->
     """Images [B, *shape], 15x15 or larger -> logits [B, classes]; 1,555,898 parameters for [1, 28, 28] and 10."""
     c, h, w = shape
     flat = 64 * _pooled(h) * _pooled(w)
-    model = nn.Sequential(  # sizes for 28x28
-        nn.Conv2d(c, 24, kernel_size=5, padding=2),  # [B, 24, 28, 28]
-        nn.ReLU(),
-        nn.MaxPool2d(3, stride=2),  # [B, 24, 13, 13]
-        nn.Conv2d(24, 64, kernel_size=5, padding=2),  # [B, 64, 13, 13]
-        nn.ReLU(),
-        nn.MaxPool2d(3, stride=2),  # [B, 64, 6, 6]
-        nn.Conv2d(64, 96, kernel_size=3, padding=1),  # [B, 96, 6, 6]
-        nn.ReLU(),
-        nn.Conv2d(96, 96, kernel_size=3, padding=1),  # [B, 96, 6, 6]
-        nn.ReLU(),
-        nn.Conv2d(96, 64, kernel_size=3, padding=1),  # [B, 64, 6, 6]
-        nn.ReLU(),
-        nn.MaxPool2d(3, stride=2),  # [B, 64, 2, 2]
-        nn.Flatten(),  # [B, 256]
-        nn.Dropout(options.dropout),
-        nn.Linear(flat, 1024),
-        nn.ReLU(),
-        nn.Dropout(options.dropout),
-        nn.Linear(1024, 1024),
-        nn.ReLU(),
-        nn.Linear(1024, classes),  # [B, K]
+    layers = OrderedDict[str, nn.Module](  # sizes for 28x28
+        conv1=nn.Conv2d(c, 24, kernel_size=5, padding=2),  # [B, 24, 28, 28]
+        relu1=nn.ReLU(),
+        pool1=nn.MaxPool2d(3, stride=2),  # [B, 24, 13, 13]
+        conv2=nn.Conv2d(24, 64, kernel_size=5, padding=2),  # [B, 64, 13, 13]
+        relu2=nn.ReLU(),
+        pool2=nn.MaxPool2d(3, stride=2),  # [B, 64, 6, 6]
+        conv3=nn.Conv2d(64, 96, kernel_size=3, padding=1),  # [B, 96, 6, 6]
+        relu3=nn.ReLU(),
+        conv4=nn.Conv2d(96, 96, kernel_size=3, padding=1),  # [B, 96, 6, 6]
+        relu4=nn.ReLU(),
+        conv5=nn.Conv2d(96, 64, kernel_size=3, padding=1),  # [B, 64, 6, 6]
+        relu5=nn.ReLU(),
+        pool5=nn.MaxPool2d(3, stride=2),  # [B, 64, 2, 2]
+        flatten=nn.Flatten(),  # [B, 256]
+        dropout6=nn.Dropout(options.dropout),
+        fc6=nn.Linear(flat, 1024),
+        relu6=nn.ReLU(),
+        dropout7=nn.Dropout(options.dropout),
+        fc7=nn.Linear(1024, 1024),
+        relu7=nn.ReLU(),
+        fc8=nn.Linear(1024, classes),  # [B, K]
     )
+    model = nn.Sequential(layers)
     model.apply(_init)
     return model
 

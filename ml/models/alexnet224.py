@@ -10,6 +10,8 @@ B batch, C channels, H height, W width, K classes, S side in pixels.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import nn
 from torchvision.models import alexnet
 
@@ -20,4 +22,5 @@ from ml.models.photographs import Photographs
 def build(options: AlexNet224Options, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Images [B, *shape] -> logits [B, classes]; 57,044,810 parameters for 10 classes."""
     photographs = Photographs(shape[0], options.image_size, normalize=False)  # [B, 3, S, S]
-    return nn.Sequential(photographs, alexnet(weights=None, num_classes=classes, dropout=options.dropout))
+    net = alexnet(weights=None, num_classes=classes, dropout=options.dropout)
+    return nn.Sequential(OrderedDict[str, nn.Module](photographs=photographs, net=net))

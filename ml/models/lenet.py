@@ -10,6 +10,8 @@ B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import nn
 
 from ml.catalog import LeNetOptions
@@ -23,20 +25,21 @@ def build(options: LeNetOptions, shape: tuple[int, int, int], classes: int) -> n
     c, h, w = shape
     act, pool = ACTIVATIONS[options.activation], POOLINGS[options.pooling]
     flat = 16 * (((h - 4) // 2 - 4) // 2) * (((w - 4) // 2 - 4) // 2)
-    model = nn.Sequential(  # sizes for 28x28
-        nn.Conv2d(c, 6, kernel_size=5),  # [B, 6, 24, 24]
-        act(),
-        pool(2),  # [B, 6, 12, 12]
-        nn.Conv2d(6, 16, kernel_size=5),  # [B, 16, 8, 8]
-        act(),
-        pool(2),  # [B, 16, 4, 4]
-        nn.Flatten(),  # [B, 256]
-        nn.Linear(flat, 120),
-        act(),
-        nn.Linear(120, 84),
-        act(),
-        nn.Linear(84, classes),  # [B, K]
+    layers = OrderedDict[str, nn.Module](  # sizes for 28x28
+        conv1=nn.Conv2d(c, 6, kernel_size=5),  # [B, 6, 24, 24]
+        act1=act(),
+        pool1=pool(2),  # [B, 6, 12, 12]
+        conv2=nn.Conv2d(6, 16, kernel_size=5),  # [B, 16, 8, 8]
+        act2=act(),
+        pool2=pool(2),  # [B, 16, 4, 4]
+        flatten=nn.Flatten(),  # [B, 256]
+        fc3=nn.Linear(flat, 120),
+        act3=act(),
+        fc4=nn.Linear(120, 84),
+        act4=act(),
+        fc5=nn.Linear(84, classes),  # [B, K]
     )
+    model = nn.Sequential(layers)
     if options.init == "xavier":
         model.apply(_xavier)
     return model

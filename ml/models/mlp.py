@@ -8,6 +8,8 @@ B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import nn
 
 from ml.catalog import MLPOptions
@@ -16,13 +18,18 @@ from ml.catalog import MLPOptions
 def build(options: MLPOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Images [B, *shape] -> logits [B, classes]; 269,322 parameters for [1, 28, 28] and 10."""
     c, h, w = shape
-    layers: list[nn.Module] = [nn.Flatten()]  # [B, C * H * W]
+    layers = OrderedDict[str, nn.Module](flatten=nn.Flatten())  # [B, C * H * W]
     n_in = c * h * w
-    for _ in range(options.layers):
-        layers += [nn.Linear(n_in, options.width), nn.ReLU(), nn.Dropout(options.dropout)]
+    for i in range(1, options.layers + 1):
+        layers |= {
+            f"fc{i}": nn.Linear(n_in, options.width),
+            f"relu{i}": nn.ReLU(),
+            f"dropout{i}": nn.Dropout(options.dropout),
+        }
         n_in = options.width
-    for module in layers:
+    for module in layers.values():
         if isinstance(module, nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             nn.init.zeros_(module.bias)
-    return nn.Sequential(*layers, nn.Linear(n_in, classes))  # [B, K]
+    layers[f"fc{options.layers + 1}"] = nn.Linear(n_in, classes)  # [B, K]
+    return nn.Sequential(layers)

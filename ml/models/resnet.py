@@ -17,6 +17,8 @@ B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -99,18 +101,21 @@ class ResNet(nn.Module):
         bottleneck: bool = False,
     ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_conv3x3(channels, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        stem = {"conv": _conv3x3(channels, widths[0]), "norm": nn.BatchNorm2d(widths[0]), "relu": nn.ReLU()}
+        self.stem = nn.Sequential(OrderedDict(stem))
         stages: list[nn.Module] = []
         c_in = widths[0]
         body, expansion = (_bottleneck, 4) if bottleneck else (_basic, 1)
         for i, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            stage: list[nn.Module] = []
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
                 c_out = width * expansion
                 convolutions = body(c_in, width, stride)  # first: the order of the draws is part of a seed
                 shortcut = _shortcut(c_in, c_out, stride, project=project) if residual else None
-                stages.append(Block(convolutions, shortcut))
+                stage.append(Block(convolutions, shortcut))
                 c_in = c_out
+            stages.append(nn.Sequential(*stage))
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(c_in, classes)
         for module in self.modules():
@@ -139,27 +144,29 @@ class Block(nn.Module):
 
 def _basic(c_in: int, width: int, stride: int) -> nn.Module:
     """Two 3x3 convolutions."""
-    return nn.Sequential(
-        _conv3x3(c_in, width, stride),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        _conv3x3(width, width),
-        nn.BatchNorm2d(width),
+    layers = OrderedDict[str, nn.Module](
+        conv1=_conv3x3(c_in, width, stride),
+        norm1=nn.BatchNorm2d(width),
+        relu1=nn.ReLU(),
+        conv2=_conv3x3(width, width),
+        norm2=nn.BatchNorm2d(width),
     )
+    return nn.Sequential(layers)
 
 
 def _bottleneck(c_in: int, width: int, stride: int) -> nn.Module:
     """1x1 down to `width` maps, 3x3, 1x1 up to four times as many."""
-    return nn.Sequential(
-        nn.Conv2d(c_in, width, 1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        _conv3x3(width, width, stride),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.Conv2d(width, 4 * width, 1, bias=False),
-        nn.BatchNorm2d(4 * width),
+    layers = OrderedDict[str, nn.Module](
+        conv1=nn.Conv2d(c_in, width, 1, bias=False),
+        norm1=nn.BatchNorm2d(width),
+        relu1=nn.ReLU(),
+        conv2=_conv3x3(width, width, stride),
+        norm2=nn.BatchNorm2d(width),
+        relu2=nn.ReLU(),
+        conv3=nn.Conv2d(width, 4 * width, 1, bias=False),
+        norm3=nn.BatchNorm2d(4 * width),
     )
+    return nn.Sequential(layers)
 
 
 def _shortcut(c_in: int, c_out: int, stride: int, *, project: bool) -> nn.Module:
@@ -184,7 +191,8 @@ class _Projection(nn.Sequential):
     """Option B: a 1x1 convolution of the given stride with batch normalisation."""
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
-        super().__init__(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+        conv = nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+        super().__init__(OrderedDict[str, nn.Module](conv=conv, norm=nn.BatchNorm2d(c_out)))
 
 
 def _conv3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
