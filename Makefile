@@ -28,7 +28,7 @@ up: $(VENV)/.run ## start everything
 	@$(UP)
 
 test: $(VENV)/.test ## run the tests (PYTEST_ARGS="-k client")
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 faults: $(VENV)/.test ## kill, stop and cut off every part, and print the recovery times
 	@TRIALS=20 $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -30,7 +31,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 pytest_terminal_summary = (
     figures.print_table
 )  # here, as pytest-xdist's reporting process loads no other conftest
-TOURS = ("test_accessibility.py", "test_i18n.py")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -44,12 +44,10 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For pytest-xdist: a file's tests stay together, and so do those that take the tour, which is long to prepare."""
-    for item in items:
-        takes_tour = "yard" in getattr(item, "fixturenames", ()) and item.path.name in TOURS
-        item.add_marker(pytest.mark.xdist_group("tour" if takes_tour else item.nodeid.partition("::")[0]))
+    """Files with many slow tests first: pytest-xdist hands out whole files, and the last should be short."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

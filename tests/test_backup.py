@@ -33,7 +33,7 @@ LONG = {
     "dataset": "digits",
     "train_size": 512,
     "val_size": 64,
-    "epochs": 60,
+    "epochs": 30,
     "batch_size": 16,
     "device": "cpu",
 }

@@ -1,4 +1,4 @@
-"""Chinese and English: nothing untranslated, in the catalogue, in the sources and on any page of a real browser."""
+"""Chinese and English: nothing untranslated, in the catalogue and in the sources; on the pages: test_tour.py."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser
 
 from app.settings import ROOT
 from app.web import i18n, translations
 from app.web.i18n import SENTENCE, choose, load, sentence
 from tests import processes, tour
-from tests.tour import Yard
 
 CHINESE = sorted(i18n.LANGUAGES.keys() - {i18n.DEFAULT})
 PLACEHOLDER = re.compile(r"\{[^{}]*\}|%\(\w+\)s")
@@ -273,59 +271,3 @@ def test_english_alone_never_loads_babel() -> None:
     code = "import sys, app.main; app.main.create_app(); print('babel' in sys.modules)"
     ended = processes.run_command([sys.executable, "-c", code])
     assert ended.stdout.strip() == "False", ended.stderr
-
-
-# -- every page, as it is read ----------------------------------------------------------------------------------------
-
-# What is the same in both languages: names of models, data, methods, formats and commands.
-NAMES = re.compile(
-    "Trainyard|LeNet|AlexNet|ResNet|MNIST|Fashion|[Dd]igits|scikit|learn|SGD|AdamW?|ReLU|Sigmoid|Tanh|Xavier|Dropout"
-    "|PyTorch|Torchvision|ImageNet|CIFAR|GPU|CPU|CUDA|API|REST|JSON|[Ff][Pp]32|[Bb][Ff]16|CSV|PNG|SVG|English|openapi"
-    "|json|trainyard|worker|TRAINYARD_[A-Z]+|JavaScript|Redis|NaN|Inf|Infinity|Python|AVX\\d*|cu\\d+|x86_64"
-    "|TensorBoard|Shift|Enter|Esc|Hedges|Welch|Holm|AND|NOT|[Nn]esterov|Muon|MLP|Inductor|nan|inf"
-)
-READ = """() => {
-  const hidden = "script, style, code, pre, svg, bdi, .swagger-frame, .paper, [hidden], noscript, [lang=en]";
-  const texts = [document.title];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const parent = walker.currentNode.parentElement;
-    if (!parent.closest(hidden) && parent.checkVisibility()) texts.push(walker.currentNode.data);
-  }
-  for (const text of document.querySelectorAll("svg text")) texts.push(text.textContent);
-  for (const element of document.querySelectorAll("[title], [aria-label], [placeholder]")) {
-    if (element.closest(".swagger-frame")) continue;
-    for (const name of ["title", "aria-label", "placeholder"]) texts.push(element.getAttribute(name) ?? "");
-  }
-  return texts;
-}"""
-
-
-def leftovers(texts: list[str]) -> set[str]:
-    """Latin words that neither are names nor belong to an address, a time or a metric's name."""
-    found = set()
-    for text in texts:
-        plain = re.sub(
-            r"'[^']*'|\S+/\S+|\w+\.\w+|\b[\d.]+e[+-]?\d+\b|\d{4}-\d\d-\d\dT\S+|\b[0-9a-z]{10,}\b",
-            " ",
-            text,
-        )
-        words = re.findall(r"[A-Za-z][A-Za-z_0-9]{2,}", plain)
-        found |= {word for word in words if not NAMES.fullmatch(word)}
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_no_page_shows_english_to_a_chinese_reader(browser: Browser, yard: Yard) -> None:
-    context = browser.new_context(locale="zh-CN", viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    trouble = {}
-    for server, stop in yard.stops:
-        page.goto(server + stop.path)
-        tour.settle(page)
-        assert page.locator("html").get_attribute("lang") == "zh-Hans"
-        if words := leftovers(page.evaluate(READ)):
-            trouble[stop.name] = sorted(words)
-    context.close()
-    assert trouble == {}

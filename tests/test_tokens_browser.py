@@ -15,7 +15,7 @@ from app import tokens
 from app.db import Database
 from app.scopes import Scope
 from tests.processes import migrate, redis_server, trainyard_env, web_process
-from tests.test_accessibility import judge
+from tests.test_tour import judge
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

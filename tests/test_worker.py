@@ -67,7 +67,7 @@ class Yard:
     def ask(self, run_id: str, action: str) -> None:
         self.http.post(f"/api/v1/runs/{run_id}/{action}").raise_for_status()
 
-    def wait(self, run_id: str, condition: Callable[[Json], bool], within_s: float = 90) -> Json:
+    def wait(self, run_id: str, condition: Callable[[Json], bool], within_s: float = 180) -> Json:
         def look() -> Json | None:
             run = self.get(run_id)
             return run if condition(run) else None
