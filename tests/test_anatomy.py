@@ -41,9 +41,9 @@ def test_the_anatomy_of_every_model_has_its_parameters_and_an_end(name: str) -> 
 def test_lenet_by_hand() -> None:
     found = look("lenet")
     assert found.layers[:3] == (
-        Layer("0", "Conv2d 5x5", (6, 24, 24), 156),
-        Layer("1", "Sigmoid", (6, 24, 24), 0),
-        Layer("2", "MaxPool2d 2x2 /2", (6, 12, 12), 0),
+        Layer("conv1", "Conv2d 5x5", (6, 24, 24), 156),
+        Layer("act1", "Sigmoid", (6, 24, 24), 0),
+        Layer("pool1", "MaxPool2d 2x2 /2", (6, 12, 12), 0),
     )
     assert [layer.shape for layer in found.layers[3:]] == [
         *((16, 8, 8), (16, 8, 8), (16, 4, 4), (256,), (120,), (120,), (84,), (84,), (10,)),

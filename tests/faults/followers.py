@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -91,9 +92,9 @@ def following(yard: Yard, run_id: str, count: int = 1) -> Iterator[list[Follower
 def assert_told_once(follower: Follower, last_step: int) -> None:
     """Every step from 1 to the last came once and in order, however often the stream was cut."""
     seen, wanted = follower.steps, list(range(1, last_step + 1))
-    missing = sorted(set(wanted) - set(seen))
-    twice = sorted({step for step in seen if seen.count(step) > 1})
     if seen != wanted:
+        missing = sorted(set(wanted) - set(seen))
+        twice = sorted(step for step, count in Counter(seen).items() if count > 1)
         raise AssertionError(
             f"of {last_step} steps {missing} are missing, {twice} came again, over {follower.connections} connections"
         )
