@@ -6,6 +6,7 @@ B batch, C channels, H height, W width, K classes, N images.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ml.setup import Setup
 
@@ -20,6 +22,7 @@ from ml.setup import Setup
 # AlexNet a fifth longer; LeNet is indifferent. A pause waits a second at most for the batch in hand.
 CPU_BATCH_FLOPS = 2e9
 SMALLEST, LARGEST = 32, 1024
+STATISTICS_IMAGES = 1024  # tens of thousands of values a channel
 GPU_BATCH = 2048  # enough to fill a large GPU; its memory holds the activations of training's batches anyway
 
 
@@ -41,6 +44,8 @@ def evaluate(run: Setup) -> Iterator[int | Verdict]:
     model, n = run.answering, len(run.val_images)
     batch = batch_size(run)
     model.eval()
+    if run.averaged is not None:
+        settle_statistics(run, batch)
     losses, parts = [], []
     for start in range(0, n, batch):
         yield start
@@ -48,6 +53,37 @@ def evaluate(run: Setup) -> Iterator[int | Verdict]:
         losses.append(loss)
         parts.append(logits)
     yield judge(run, torch.stack(losses), torch.cat(parts))
+
+
+@torch.no_grad()
+def settle_statistics(run: Setup, batch: int) -> None:
+    """Give the averaged model the batch normalisation statistics of its own activations on some training images.
+
+    Averaging makes weights shorter than those that the averaged statistics were taken of: with these ResNet-8 answered
+    three percent fewer images rightly. Izmailov et al. 2018, "Averaging weights leads to wider optima and better
+    generalization", section 3.2, and `torch.optim.swa_utils.update_bn`, which trains the whole model to do it: here
+    neither dropout nor other devices take part, and a frozen backbone keeps its own.
+    """
+    assert run.averaged is not None
+    norms = [m for m in run.averaged.modules() if isinstance(m, _BatchNorm) and m.weight.requires_grad]
+    n = len(run.train_images)
+    chosen = torch.linspace(0, n - 1, min(n, STATISTICS_IMAGES), device=run.device).long()  # of all classes
+    parts = chosen.split(batch) if norms else ()
+    for number, part in enumerate(parts, start=1):
+        hooks = [norm.register_forward_pre_hook(partial(_take_in, share=1 / number)) for norm in norms]
+        with run.autocast():
+            run.averaged(run.scale(run.train_images[part]))
+        for hook in hooks:
+            hook.remove()
+
+
+def _take_in(norm: _BatchNorm, given: tuple[Tensor], *, share: float) -> None:
+    """Mix the statistics of a layer's input [B, C, H, W] into its own before it is used."""
+    variance, mean = torch.var_mean(given[0].float(), dim=(0, 2, 3))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(variance, share)
 
 
 @torch.inference_mode()
