@@ -68,7 +68,7 @@ def settle_statistics(run: Setup, batch: int) -> None:
     norms = [m for m in run.averaged.modules() if isinstance(m, _BatchNorm) and m.weight.requires_grad]
     n = len(run.train_images)
     chosen = torch.linspace(0, n - 1, min(n, STATISTICS_IMAGES), device=run.device).long()  # of all classes
-    parts = chosen.split(batch) if norms else ()
+    parts = torch.split(chosen, batch) if norms else ()
     for number, part in enumerate(parts, start=1):
         hooks = [norm.register_forward_pre_hook(partial(_take_in, share=1 / number)) for norm in norms]
         with run.autocast():
