@@ -93,7 +93,7 @@ def test_a_set_is_registered_chosen_trained_and_removed(yard: Yard, tmp_path: Pa
     elsewhere = yard.env | {"TRAINYARD_DATASETS": str(tmp_path / "elsewhere")}
     bare = Yard(yard.http, elsewhere, yard.directory, "", yard.cleanup).add_worker()
     wait_for(lambda: yard.http.get("/api/v1/workers").json()["workers"], "the worker", 60)
-    wait_for(lambda: "problem flowers is missing on" in findings(yard, yard.env), "doctor to see it", 30)
+    wait_for(lambda: "problem flowers is missing on" in findings(yard, yard.env), "doctor to see it", 120)
     run_id = yard.submit(**SPEC)
     run = yard.wait_state(run_id, "failed", "finished")
     assert run["state"] == "failed"
@@ -108,7 +108,7 @@ def test_a_set_is_registered_chosen_trained_and_removed(yard: Yard, tmp_path: Pa
     assert known["digest"].startswith(run["resolved"]["data_digest"])
     assert run["resolved"]["classes"] == 3
     assert run["summary"]["val/accuracy"]["max"] > 0.6  # colours are easy
-    wait_for(lambda: "missing" not in findings(yard, yard.env), "the worker's report", 30)
+    wait_for(lambda: "missing" not in findings(yard, yard.env), "the worker's report", 120)
     assert "ok flowers (72 + 18 images, registered" in findings(yard, yard.env)
     assert "Registered here: flowers" in yard.http.get("/workers").text
 
@@ -135,7 +135,8 @@ def test_a_set_is_registered_chosen_trained_and_removed(yard: Yard, tmp_path: Pa
     assert "Flowers of mine has 72 images there" in sized.json()["error"]["message"]
 
     for row in yard.http.get("/api/v1/runs").json()["runs"]:
-        yard.wait_state(row["id"], "failed", "finished")
+        yard.http.post(f"/api/v1/runs/{row['id']}/cancel")  # refused for those that have ended
+        yard.wait_state(row["id"], "failed", "finished", "canceled")
     command(yard, "dataset", "remove", "flowers")
     assert source.is_dir()
     again = yard.http.post(f"/api/v1/runs/{run_id}/clone")
