@@ -7,11 +7,11 @@ bf16 saves, are round figures that no GPU has confirmed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ml.batches import evaluation_batch
 from ml.catalog import DATASETS, MODELS
 from ml.precision import gains_from_bf16
 from ml.spec import RunSpec
@@ -19,8 +19,6 @@ from ml.spec import RunSpec
 FLOAT = 4
 CPU_PROCESS = 800e6  # a trainer without a model, pages of libraries included (benchmarks/preflight.py)
 GPU_PROCESS = 900e6  # CUDA's context and the libraries' workspaces
-GPU_EVALUATION, CPU_EVALUATION = 2048, (32, 1024)  # images a batch: ml/evaluation.py
-CPU_EVALUATION_FLOPS = 2e9
 OPTIMIZER_STATE = {"sgd": 0.0, "adam": 2.0, "adamw": 2.0, "muon": 2.0}  # numbers a weight
 EVALUATION_SHARE = 1 / 3  # of a step's time an image: the forward pass alone
 BF16_SPEEDUP = 1.8
@@ -95,7 +93,8 @@ def estimate_memory(spec: RunSpec, anatomy: Mapping[str, Any], device: str) -> M
     number = 0.5 if is_bf16(spec) else 1.0
     batch = -(-spec.batch_size // spec.devices)
     training = batch * (anatomy["kept_bytes"] * number + 2 * anatomy["largest_bytes"])
-    evaluating = evaluation_batch(spec, anatomy, device) * 3 * anatomy["largest_bytes"] * number
+    looked_at = min(evaluation_batch(anatomy["forward_flops"], device), count_validation(spec))
+    evaluating = looked_at * 3 * anatomy["largest_bytes"] * number
     return Memory(
         model=round(state + max(trainable, copies)),
         activations=round(max(training, evaluating)),
@@ -106,17 +105,6 @@ def estimate_memory(spec: RunSpec, anatomy: Mapping[str, Any], device: str) -> M
 
 def is_bf16(spec: RunSpec) -> bool:
     return spec.precision == "bf16" or (spec.precision == "auto" and gains_from_bf16(spec.model))
-
-
-def evaluation_batch(spec: RunSpec, anatomy: Mapping[str, Any], device: str) -> int:
-    """Validation images that are looked at together."""
-    if device == "cuda":
-        most = GPU_EVALUATION
-    else:
-        low, high = CPU_EVALUATION
-        fits = CPU_EVALUATION_FLOPS / max(1, anatomy["forward_flops"])
-        most = min(high, max(low, 2 ** int(math.log2(fits)))) if fits > 1 else low
-    return min(most, count_validation(spec))
 
 
 def count_validation(spec: RunSpec) -> int:

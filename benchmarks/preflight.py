@@ -91,9 +91,8 @@ def run(spec: RunSpec) -> None:
     for event in train(spec, data, device=torch.device("cpu")):
         if isinstance(event, Snapshot):
             marks.append(time.perf_counter())
-    peak = (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )  # before the anatomy, which is not the run's
+    # Before the anatomy, which is not the run's.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     options = MODELS[spec.model].options.model_validate(spec.model_options)
     entry = DATASETS[spec.dataset]
     anatomy = asdict(dissect(spec.model, options, entry.shape, entry.classes))

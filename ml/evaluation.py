@@ -16,14 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ml.batches import evaluation_batch
 from ml.setup import Setup
 
-# In fp32 the layers of larger batches leave a CPU's cache: ResNet-8 takes twice as long an image at 512 as at 64,
-# AlexNet a fifth longer; LeNet is indifferent. A pause waits a second at most for the batch in hand.
-CPU_BATCH_FLOPS = 2e9
-SMALLEST, LARGEST = 32, 1024
 STATISTICS_IMAGES = 1024  # tens of thousands of values a channel
-GPU_BATCH = 2048  # enough to fill a large GPU; its memory holds the activations of training's batches anyway
 
 
 class Verdict(NamedTuple):
@@ -42,7 +38,7 @@ def evaluate(run: Setup) -> Iterator[int | Verdict]:
     The size of the batches follows from model and device alone, as it shapes the last digits of the loss.
     """
     model, n = run.answering, len(run.val_images)
-    batch = batch_size(run)
+    batch = evaluation_batch(run.flops, run.device.type)
     model.eval()
     if run.averaged is not None:
         settle_statistics(run, batch)
@@ -110,11 +106,3 @@ def judge(run: Setup, losses: Tensor, logits: Tensor) -> Verdict:
         logits.softmax(1).amax(1).cpu().numpy(),
         logits.clamp(-half, half).half().cpu().numpy(),
     )
-
-
-def batch_size(run: Setup) -> int:
-    """Images a batch: a power of two, by the model's work an image on a CPU."""
-    if run.device.type != "cpu":
-        return GPU_BATCH
-    fits = CPU_BATCH_FLOPS / max(1, run.flops)
-    return int(min(LARGEST, max(SMALLEST, 2 ** int(np.log2(fits)))))

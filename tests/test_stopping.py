@@ -168,7 +168,7 @@ def test_an_evaluation_answers_a_request_between_batches(monkeypatch: pytest.Mon
 
     from ml.events import Evaluating
 
-    monkeypatch.setattr("ml.evaluation.batch_size", lambda run: 16)
+    monkeypatch.setattr("ml.evaluation.evaluation_batch", lambda flops, device: 16)
     wanted, seen = Flag(), []
     for event in train(spec_of(epochs=1), digits(), device=CPU, snapshot_requested=wanted):
         seen.append(event)
@@ -179,11 +179,11 @@ def test_an_evaluation_answers_a_request_between_batches(monkeypatch: pytest.Mon
 
 
 def test_slow_models_are_evaluated_in_small_batches() -> None:
-    from ml.evaluation import LARGEST, batch_size
+    from ml.batches import LARGEST, evaluation_batch
     from ml.setup import prepare
 
     sizes = {
-        model: batch_size(prepare(spec_of(model=model), digits(), CPU))
+        model: evaluation_batch(prepare(spec_of(model=model), digits(), CPU).flops, "cpu")
         for model in ("lenet", "resnet8", "resnet50")
     }
     assert sizes["lenet"] == LARGEST

@@ -225,8 +225,7 @@ def leftovers(texts: list[str]) -> set[str]:
 
 
 def test_no_page_shows_english_to_a_chinese_reader(browser: Browser, yard: Yard) -> None:
-    context = browser.new_context(locale="zh-CN", viewport={"width": 1440, "height": 900})
-    page = context.new_page()
+    page = open_page(browser, locale="zh-CN")
     trouble = {}
     for server, stop in yard.stops:
         page.goto(server + stop.path)
@@ -234,5 +233,5 @@ def test_no_page_shows_english_to_a_chinese_reader(browser: Browser, yard: Yard)
         assert page.locator("html").get_attribute("lang") == "zh-Hans"
         if words := leftovers(page.evaluate(READ)):
             trouble[stop.name] = sorted(words)
-    context.close()
+    page.context.close()
     assert trouble == {}

@@ -24,12 +24,8 @@ from tests import processes
 from tests.processes import Stack
 
 SMALL = {"dataset": "digits", "train_size": 200, "val_size": 100, "batch_size": 20}
-WILD = {
-    "lr": 10,
-    "input_scaling": "raw",
-    "model_options": {"activation": "relu"},
-    "epochs": 9,
-}  # NaN in its first epoch
+RELU = {"model_options": {"activation": "relu"}}
+WILD = {"lr": 10, "input_scaling": "raw", "epochs": 9, **RELU}  # its loss is NaN in the first epoch
 FAR = "另一台"
 ENDLESS = {"dataset": "digits", "epochs": 10_000, "batch_size": 1, "lr": 0.0001}
 

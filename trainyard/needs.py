@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainyard.progress import duration
+from trainyard.tables import new_table
 
 
 def print_preflight(console: Console, found: dict[str, Any]) -> None:
@@ -54,11 +55,8 @@ def _about(seconds: float) -> str:
 
 
 def _layers(layers: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("Layer", "Kind", "Output", "Parameters"):
-        table.add_column(
-            column, no_wrap=True, justify="right" if column in ("Output", "Parameters") else "left"
-        )
+    columns = ("Layer", "Kind", "Output", "Parameters")
+    table = new_table(*columns, right=columns[2:], whole=columns)
     for layer in layers:
         shape = "x".join(str(size) for size in layer["shape"])
         table.add_row(

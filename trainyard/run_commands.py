@@ -17,6 +17,7 @@ from trainyard.flags import read_spec, with_spec_flags
 from trainyard.needs import print_preflight
 from trainyard.progress import STATE_STYLE, exit_code, follow, numbers
 from trainyard.records import Run
+from trainyard.tables import new_table
 from trainyard.terminal import AsJson, Runs, Token, Url, connected, console, errors, print_json
 
 File = Annotated[
@@ -188,11 +189,8 @@ def _plain(run: Run, client: Client) -> dict[str, Any]:
 
 
 def _table(runs: list[Run]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("Id", "Name", "Model", "Dataset", "State", "Progress", "Now"):
-        table.add_column(
-            column, no_wrap=column in ("Id", "State"), justify="right" if column == "Progress" else "left"
-        )
+    columns = ("Id", "Name", "Model", "Dataset", "State", "Progress", "Now")
+    table = new_table(*columns, right=("Progress",), whole=("Id", "State"))
     for run in runs:
         progress = "" if run.progress is None else f"{100 * run.progress:.0f}%"
         state = Text(run.state, style=STATE_STYLE[run.state])

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 
-def worker_table(workers: Sequence[dict[str, Any]]) -> Table:
+def new_table(*columns: str, right: Collection[str] = (), whole: Collection[str] = ()) -> Table:
+    """Without lines; `right` are aligned so, `whole` are never broken."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("Name", "State", "Busy", "Devices", "Runs", "Note"):
-        table.add_column(
-            column, no_wrap=column in ("Name", "State"), justify="right" if column == "Busy" else "left"
-        )
+    for column in columns:
+        table.add_column(column, no_wrap=column in whole, justify="right" if column in right else "left")
+    return table
+
+
+def worker_table(workers: Sequence[dict[str, Any]]) -> Table:
+    columns = ("Name", "State", "Busy", "Devices", "Runs", "Note")
+    table = new_table(*columns, right=("Busy",), whole=("Name", "State"))
     for worker in workers:
         state = Text(worker["state"], style="yellow" if worker["state"] == "draining" else "green")
         busy = f"{worker['busy']} of {worker['slots']}"

@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from trainyard.become import become
+from trainyard.operations import AsJson, DataDir
 
 
 class Scope(StrEnum):
@@ -24,11 +25,6 @@ class Scope(StrEnum):
 ScopeOf = Annotated[
     Scope, typer.Option("--scope", help="read: look; submit: also start and stop runs; admin: everything.")
 ]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(envvar="TRAINYARD_DATA_DIR", help="As of `trainyard up`.", show_default="~/.trainyard"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 token_app = typer.Typer(
     no_args_is_help=True, help="Tokens of the server on this machine: make, list, revoke."
 )

@@ -30,9 +30,7 @@ def trainer_environment(of: Mapping[str, str], threads: int) -> dict[str, str]:
     """A trainer's part of the environment `of` a worker, with its number of threads."""
     env = {name: value for name, value in of.items() if is_needed(name)}
     env |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    env |= {
-        "TORCHINDUCTOR_COMPILE_THREADS": "1"
-    }  # in this process: a pool of forks hangs after OpenMP has run
+    env |= {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # a pool of forks hangs after OpenMP has run
     return env | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # the one with which cuBLAS repeats its bits
 
 
