@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-# In fp32 the layers of larger batches leave a CPU's cache: ResNet-8 takes twice as long an image at 512 as at 64,
-# AlexNet a fifth longer; LeNet is indifferent. A pause waits a second at most for the batch in hand.
-CPU_BATCH_FLOPS = 2e9
-SMALLEST, LARGEST = 32, 1024
+# Larger batches leave a CPU's cache, and their memory is fetched anew from the system: at 1,024 LeNet and ResNet-8 take
+# 2.6 times as long an image as at 128, AlexNet a third longer, an MLP a tenth less (fp32; bf16 is alike). A pause waits
+# a second at most for the batch in hand.
+CPU_BATCH_FLOPS = 4e9
+SMALLEST, LARGEST = 32, 128
 GPU_BATCH = 2048  # enough to fill a large GPU; its memory holds the activations of training's batches anyway
 
 

@@ -11,13 +11,15 @@ B batch, C channels, H height, W width, K classes.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from torch import nn
 
 from ml.catalog import LeNetOptions
+from ml.models.pooling import MaxPool2d
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
-POOLINGS: dict[str, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+POOLINGS: dict[str, Callable[[], nn.Module]] = {"max": MaxPool2d, "avg": lambda: nn.AvgPool2d(2)}
 
 
 def build(options: LeNetOptions, shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -28,10 +30,10 @@ def build(options: LeNetOptions, shape: tuple[int, int, int], classes: int) -> n
     layers = OrderedDict[str, nn.Module](  # sizes for 28x28
         conv1=nn.Conv2d(c, 6, kernel_size=5),  # [B, 6, 24, 24]
         act1=act(),
-        pool1=pool(2),  # [B, 6, 12, 12]
+        pool1=pool(),  # [B, 6, 12, 12]
         conv2=nn.Conv2d(6, 16, kernel_size=5),  # [B, 16, 8, 8]
         act2=act(),
-        pool2=pool(2),  # [B, 16, 4, 4]
+        pool2=pool(),  # [B, 16, 4, 4]
         flatten=nn.Flatten(),  # [B, 256]
         fc3=nn.Linear(flat, 120),
         act3=act(),
