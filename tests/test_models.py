@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights, ResNet18_Weights, resnet18
 
-from ml.catalog import MODELS
+from ml.catalog import MODELS, ResNetOptions
 from ml.models import build_model, count_parameters
 from ml.models.photographs import Photographs
 from ml.models.pretrained import FineTuned, start_from
@@ -21,6 +21,26 @@ SMALL_IMAGES = {
     "alexnet224": {"image_size": 64},
     "resnet18-pretrained": {"image_size": 64},
 }  # 224 in test_anatomy.py
+# Options other than the defaults, each value of each once; by what they come to.
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("mlp", {"layers": 1, "dropout": 0.5}),
+    ("mlp", {"layers": 3, "width": 24}),
+    ("lenet", {"activation": "tanh"}),
+    ("lenet", {"activation": "relu"}),
+    ("lenet", {"pooling": "avg"}),
+    ("lenet", {"init": "xavier"}),
+    ("alexnet", {"dropout": 0.0}),
+    ("alexnet224", {"dropout": 0.0, "image_size": 64}),
+    ("resnet18-pretrained", {"backbone": "frozen", "image_size": 64}),
+    *((name, {"residual": False}) for name in MODELS if MODELS[name].options is ResNetOptions),
+]
+
+
+def variant_name(value: object) -> str:
+    """What pytest calls it: `lenet`, `pooling=avg`."""
+    return ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
 IMAGENET = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))  # mean and deviation by channel
 
 
@@ -55,14 +75,14 @@ def resnet_by_hand(widths: tuple[int, ...], blocks: tuple[int, ...], project: bo
     return total + linear(c_in, 10)
 
 
-def bottlenecks_by_hand(widths: tuple[int, ...], blocks: tuple[int, ...]) -> int:
+def bottlenecks_by_hand(widths: tuple[int, ...], blocks: tuple[int, ...], project: bool = True) -> int:
     total = conv(1, widths[0], 3, bias=False) + 2 * widths[0]
     c_in = widths[0]
     for width, count in zip(widths, blocks, strict=True):
         for _ in range(count):
             total += conv(c_in, width, 1, bias=False) + conv(width, width, 3, bias=False) + 4 * width
             total += conv(width, 4 * width, 1, bias=False) + 8 * width
-            if c_in != 4 * width:
+            if project and c_in != 4 * width:
                 total += conv(c_in, 4 * width, 1, bias=False) + 8 * width
             c_in = 4 * width
     return total + linear(c_in, 10)
@@ -107,11 +127,38 @@ BY_HAND = {
     "resnet34": resnet_by_hand(WIDE, (3, 4, 6, 3), project=True),
     "resnet50": bottlenecks_by_hand(WIDE, (3, 4, 6, 3)),
 }
+# Where an option changes it; a shortcut of option A and all else of VARIANTS has no parameters.
+CHANGED = {
+    ("mlp", "layers=1,dropout=0.5"): linear(784, 256) + linear(256, 10),
+    ("mlp", "layers=3,width=24"): linear(784, 24) + 2 * linear(24, 24) + linear(24, 10),
+    ("resnet18-pretrained", "backbone=frozen,image_size=64"): linear(512, 10),
+    ("resnet18", "residual=False"): resnet_by_hand(WIDE, (2, 2, 2, 2), project=False),
+    ("resnet34", "residual=False"): resnet_by_hand(WIDE, (3, 4, 6, 3), project=False),
+    ("resnet50", "residual=False"): bottlenecks_by_hand(WIDE, (3, 4, 6, 3), project=False),
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_parameter_count_is_the_catalogs_and_the_papers(name: str) -> None:
     assert count_parameters(build(name)) == MODELS[name].parameters == BY_HAND[name]
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=variant_name)
+def test_parameter_count_with_other_options(name: str, options: dict[str, Any]) -> None:
+    wanted = CHANGED.get((name, variant_name(options)), BY_HAND[name])
+    assert count_parameters(build(name, **options)) == wanted
+
+
+def test_the_variants_hold_every_value_of_every_closed_option() -> None:
+    """Defaults apart, which all other tests have; numbers have at least one other value."""
+    tried = {(name, option, value) for name, options in VARIANTS for option, value in options.items()}
+    for model in MODELS.values():
+        for option, field in model.options.model_fields.items():
+            values = (not field.default,) if isinstance(field.default, bool) else get_args(field.annotation)
+            for value in values:
+                assert value == field.default or (model.name, option, value) in tried, (model.name, option)
+            if not values:
+                assert any((model.name, option) == seen[:2] for seen in tried) or option == "image_size"
 
 
 def test_torchvisions_nets_have_the_parameters_that_torchvision_publishes() -> None:
@@ -128,11 +175,23 @@ def test_torchvisions_nets_have_the_parameters_that_torchvision_publishes() -> N
 def test_forward_and_backward_reach_every_parameter(
     name: str, shape: tuple[int, int, int], classes: int
 ) -> None:
-    model = build(name, shape, classes, **SMALL_IMAGES.get(name, {}))
+    assert_learns(build(name, shape, classes, **SMALL_IMAGES.get(name, {})), shape, classes)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=variant_name)
+def test_forward_and_backward_with_other_options(name: str, options: dict[str, Any]) -> None:
+    assert_learns(build(name, GREY, 10, **options), GREY, 10)
+
+
+def assert_learns(model: nn.Module, shape: tuple[int, int, int], classes: int) -> None:
+    """Logits of the right shape, and a gradient for every parameter that learns and for no other."""
     logits = model(torch.randn(3, *shape))
     assert logits.shape == (3, classes)
     logits.square().mean().backward()
     for label, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            assert parameter.grad is None, label
+            continue
         assert parameter.grad is not None, label
         assert torch.isfinite(parameter.grad).all(), label
         assert parameter.grad.abs().sum() > 0, label
