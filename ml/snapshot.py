@@ -15,6 +15,7 @@ from torch import Tensor
 from ml.setup import Setup
 from ml.spec import RunSpec
 from ml.stopping import Patience
+from ml.tally import LastLoss
 
 FORMAT = 1
 
@@ -28,6 +29,7 @@ class Place(NamedTuple):
     step: int = 0
     order: Tensor | None = None
     patience: Patience = Patience()
+    last_loss: LastLoss = LastLoss()
 
 
 def take_snapshot(spec: RunSpec, run: Setup, place: Place) -> dict[str, Any]:
@@ -80,6 +82,8 @@ def restore(state: Mapping[str, Any], spec: RunSpec, run: Setup) -> Place:
         state["step"],
         None if order is None else order.to(run.device),
         Patience(*state.get("patience", ())),
+        # Checkpoints from before it was kept: of a run that ends at the first such loss, all were numbers up to there.
+        LastLoss(*state.get("last_loss", (state["step"],))),
     )
 
 

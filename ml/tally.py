@@ -6,34 +6,48 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ml.events import Note, Points
+from ml.spec import RunSpec
 from ml.transfer import Copy
 
 
+class LastLoss(NamedTuple):
+    """The last step whose loss was a number (0: none yet), and that loss (None: a checkpoint that keeps none)."""
+
+    step: int = 0
+    loss: float | None = None
+
+
 class NonFiniteLoss(ValueError):
-    """The loss became NaN or infinite at `step`; `last_loss` is this attempt's last finite one, None if there
-    is none."""
+    """The loss became NaN or infinite at `step`; `last` is the run's last finite one."""
 
-    def __init__(self, step: int, loss: float, last_loss: float | None) -> None:
-        super().__init__(explain(step, loss, last_loss))
-        self.step, self.last_loss = step, last_loss
+    def __init__(self, step: int, loss: float, last: LastLoss, spec: RunSpec) -> None:
+        super().__init__(explain(step, loss, last, _remedy(spec, last)))
+        self.step, self.last = step, last
 
 
-def explain(step: int, loss: float, last_loss: float | None) -> str:
-    if last_loss is None:
-        return (
-            f"The loss became {loss} at step {step}; it never was a number. "
-            "Lower the learning rate, or standardize the input."
-        )
+def explain(step: int, loss: float, last: LastLoss, remedy: str) -> str:
+    if last.step == 0:
+        return f"The loss became {loss} at step {step}; it never was a number. {remedy}"
+    if last.loss is None:
+        return f"The loss became {loss} at step {step}; it was a number until step {last.step}. {remedy}"
+    return f"The loss became {loss} at step {step}; it was {last.loss:.4g} at step {last.step}. {remedy}"
+
+
+def _remedy(spec: RunSpec, last: LastLoss) -> str:
+    """What this spec can still change. To skip steps helps none that never had a loss, and no graph can."""
+    if spec.input_scaling == "raw":
+        return "Set input_scaling to standardize, or lower the learning rate (lr)."
     return (
-        f"The loss became {loss} at step {step}; it was {last_loss:.4g} just before. "
-        "Lower the learning rate, or standardize the input."
-    )
+        "Lower the learning rate (lr), or set clip_norm"
+        if spec.clip_norm is None
+        else "Lower the learning rate (lr), or clip_norm"
+    ) + ("; on_nan continue leaves such steps out." if last.step and spec.compile != "graph" else ".")
 
 
 @dataclass
@@ -61,15 +75,16 @@ class Tally:
         device: torch.device,
         report_every_s: float,
         names: Sequence[str] = ("train/loss", "train/accuracy"),
-        on_nan: Literal["fail", "continue"] = "fail",
+        spec: RunSpec | None = None,
+        last_loss: LastLoss = LastLoss(),
     ) -> None:
-        """`names` are those of a step's numbers, the loss first."""
+        """`names` are those of a step's numbers, the loss first; `last_loss` is what a resumed run had."""
         self._on_cpu = device.type == "cpu"
         self._every_s = report_every_s
         self._names = tuple(names)
-        self._on_nan = on_nan
+        self._spec = spec or RunSpec()
         self._reported_at = -math.inf  # so that the very first step is reported at once
-        self._last_loss: float | None = None
+        self.last_loss = last_loss  # of the steps given out
         self._has_skipped = False
         self._open = _Steps()
         self._copied: list[_Steps] = []
@@ -90,7 +105,7 @@ class Tally:
         return late or (self._on_cpu and self._fails_at(self._open.rows[-1][0]))  # type: ignore[arg-type]
 
     def _fails_at(self, loss: float) -> bool:
-        return self._on_nan == "fail" and not math.isfinite(loss)
+        return self._spec.on_nan == "fail" and not math.isfinite(loss)
 
     def report(self, *, whole: bool = True) -> Iterator[Points | Note]:
         """Yield the steps since the last report, if any, up to the first at which the run fails.
@@ -118,10 +133,11 @@ class Tally:
         columns = zip(*rows[:count], strict=True)
         values = {name: list(column) for name, column in zip(self._names, columns, strict=True)}
         yield Points(done.steps[:count], done.times[:count], values | {"train/lr": done.rates[:count]})
-        finite = [loss for loss in losses[:bad] if math.isfinite(loss)]
-        self._last_loss = finite[-1] if finite else self._last_loss
+        finite = [i for i, loss in enumerate(losses[:bad]) if math.isfinite(loss)]
+        if finite:
+            self.last_loss = LastLoss(done.steps[finite[-1]], losses[finite[-1]])
         if bad is not None:
-            raise NonFiniteLoss(done.steps[bad], losses[bad], self._last_loss)
+            raise NonFiniteLoss(done.steps[bad], losses[bad], self.last_loss, self._spec)
         if done.skipped and not self._has_skipped:
             self._has_skipped = True
             note = (

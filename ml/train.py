@@ -84,7 +84,7 @@ def train(
     if run.numerics.compile == "graph":
         learn = Recorded(learn, spec.batch_size)
     metrics = ["train/loss", "train/accuracy", *norm_metrics(spec, run.model)]
-    tally = Tally(device, report_every_s, metrics, spec.on_nan)
+    tally = Tally(device, report_every_s, metrics, spec, at.last_loss)
     epoch = at.epoch - 1
     while epoch < spec.epochs and stop is None:
         epoch += 1
@@ -108,7 +108,7 @@ def train(
             if wanted or tally.due():
                 yield from tally.report(whole=wanted)
             if wanted:
-                here = Place(epoch, position + 1, step, order, patience)
+                here = Place(epoch, position + 1, step, order, patience, tally.last_loss)
                 yield Snapshot(step, epoch, take_snapshot(spec, run, here))
         yield from tally.report()
 
@@ -123,10 +123,10 @@ def train(
                 continue
             yield Evaluating(epoch, done, len(run.val_images))
             if take_request(snapshot_requested):
-                here = Place(epoch, run.steps_per_epoch, step, order, patience)
+                here = Place(epoch, run.steps_per_epoch, step, order, patience, tally.last_loss)
                 yield Snapshot(step, epoch, take_snapshot(spec, run, here))
 
-        at = Place(epoch + 1, step=step, patience=patience)
+        at = Place(epoch + 1, step=step, patience=patience, last_loss=tally.last_loss)
         is_last = stop is not None or epoch == spec.epochs
         yield Snapshot(step, epoch, take_snapshot(spec, run, at), is_last)
     yield Done(step, epoch, stop or "trained to the end")

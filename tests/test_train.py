@@ -30,7 +30,7 @@ from ml.models import build_model
 from ml.schedules import learning_rate
 from ml.setup import prepare
 from ml.spec import RunSpec
-from ml.tally import Tally
+from ml.tally import LastLoss, Tally
 from ml.train import NonFiniteLoss, pick_device, train
 from tests.bits import assert_same_bits
 from tests.test_models import SMALL_IMAGES
@@ -260,6 +260,7 @@ def test_a_huge_net_resumes_bit_identically() -> None:
             if isinstance(event, Snapshot):
                 states.append(event.state)
         assert [state["step"] for state in states] == [2, 3]
+        assert_moved(*states)
         torch.manual_seed(99)
         again = collect(spec, resume=states[0])
         assert series(again, "train/loss") == {3: series(whole, "train/loss")[3]}
@@ -289,6 +290,17 @@ def through_a_file(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
     return checkpoint.load(path, checkpoint.save(path, state))
 
 
+def assert_moved(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """The optimizer changed weights in between: what is the same bits again was not so by standing still.
+
+    Of a frozen backbone that is the new last layer, the only one with a state of the optimizer.
+    """
+    names = [name for name in before["model"] if name.endswith((".weight", ".bias"))]
+    moved = [name for name in names if not torch.equal(before["model"][name], after["model"][name])]
+    frozen = RunSpec.model_validate_json(before["spec"]).model_options.get("backbone") == "frozen"
+    assert moved == [name for name in names if not frozen or name.startswith("net.fc.")]
+
+
 def assert_resumes(folder: Path, spec: RunSpec) -> None:
     """Two epochs of three steps (2, 2 and 1 images): gone on from any of four checkpoints, they are the whole run's."""
     wanted, states, whole = Flag(), [], []
@@ -309,6 +321,7 @@ def assert_resumes(folder: Path, spec: RunSpec) -> None:
         if isinstance(event, Snapshot):
             states.append(event)
     assert [(s.step, s.epoch) for s in states] == [(2, 1), (3, 1), (6, 2), (6, 2)]
+    assert_moved(states[0].state, states[-1].state)
     if spec.model == "lenet":
         assert_same_bits(last_state(collect(spec)), states[-1].state)  # having been asked changes nothing
     for i, snapshot in enumerate(states):
@@ -459,13 +472,52 @@ def test_a_nan_loss_ends_the_run_after_its_points() -> None:
     )
     events: list[Event] = []
     stream = train(spec, digits(), device=CPU, report_every_s=1e9)
-    with pytest.raises(NonFiniteLoss, match=r"step \d+; .*Lower the learning rate") as error:
+    with pytest.raises(NonFiniteLoss, match=r"step \d+; .*Set input_scaling to standardize") as error:
         events.extend(stream)  # keeps what came before the error
     losses = series(events, "train/loss")
     assert list(losses) == list(range(1, error.value.step + 1))
     assert not math.isfinite(losses.pop(error.value.step))
     assert all(math.isfinite(loss) for loss in losses.values())
-    assert error.value.last_loss == (losses[error.value.step - 1] if losses else None)
+    assert error.value.last == LastLoss(error.value.step - 1, losses[error.value.step - 1])
+
+
+class Always(Flag):
+    """Asks for a snapshot after every step."""
+
+    def is_set(self) -> bool:
+        return True
+
+
+def test_a_resumed_run_knows_the_last_loss_that_was_a_number() -> None:
+    spec = spec_of(lr=10.0, input_scaling="raw", model_options={"activation": "relu"}, epochs=9)
+    events: list[Event] = []
+    stream = train(spec, digits(), device=CPU, report_every_s=1e9, snapshot_requested=Always())
+    with pytest.raises(NonFiniteLoss) as whole:
+        events.extend(stream)
+    last = last_state(events)
+    assert last["step"] == whole.value.step - 1 > 0
+    with pytest.raises(NonFiniteLoss) as resumed:
+        collect(spec, resume=last)
+    assert str(resumed.value) == str(whole.value)
+    assert f"at step {last['step']}. " in str(whole.value)
+    of_before = {name: value for name, value in last.items() if name != "last_loss"}
+    with pytest.raises(NonFiniteLoss, match=f"it was a number until step {last['step']}. "):
+        collect(spec, resume=of_before)
+
+
+@pytest.mark.parametrize(
+    ("fields", "last", "remedy"),
+    [
+        ({}, 5, "Lower the learning rate (lr), or set clip_norm; on_nan continue leaves such steps out."),
+        ({}, 0, "Lower the learning rate (lr), or set clip_norm."),
+        ({"clip_norm": 1.0, "compile": "graph"}, 5, "Lower the learning rate (lr), or clip_norm."),
+        ({"input_scaling": "raw"}, 5, "Set input_scaling to standardize, or lower the learning rate (lr)."),
+    ],
+)
+def test_the_remedy_is_one_that_the_spec_has_left(fields: dict[str, Any], last: int, remedy: str) -> None:
+    error = NonFiniteLoss(6, math.inf, LastLoss(last, 2.0 if last else None), spec_of(**fields))
+    assert str(error).endswith(f". {remedy}")
+    assert ("it never was a number" in str(error)) == (last == 0)
 
 
 def test_on_a_gpu_numbers_stay_on_the_device_until_the_report() -> None:
@@ -479,7 +531,7 @@ def test_on_a_gpu_numbers_stay_on_the_device_until_the_report() -> None:
     assert math.isnan(points.values["train/loss"][2])
     with pytest.raises(NonFiniteLoss) as error:
         next(report)
-    assert (error.value.step, error.value.last_loss) == (3, 2.0)
+    assert (error.value.step, error.value.last) == (3, LastLoss(2, 2.0))
 
 
 def test_the_homeworks_recipe_stays_at_chance() -> None:
