@@ -8,6 +8,7 @@ from typing import Any
 
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Pretrained
 from ml.presets import PRESETS
+from ml.recipes import Recipe, find_recipe
 from ml.spec import RunSpec
 
 
@@ -21,6 +22,7 @@ def describe(datasets_dir: Path) -> dict[str, Any]:
                 "paper": m.paper,
                 "parameters": m.parameters,
                 "recipe": dict(m.recipe),
+                "recipes": {name: describe_recipe(find_recipe(m.name, name)) for name in DATASETS},
                 "options": m.options.model_json_schema(),
                 "smallest": m.smallest,
                 "pretrained": m.pretrained and describe_weights(m.pretrained, datasets_dir),
@@ -36,6 +38,10 @@ def describe(datasets_dir: Path) -> dict[str, Any]:
         ],
         "spec": RunSpec.model_json_schema(),
     }
+
+
+def describe_recipe(recipe: Recipe) -> dict[str, Any]:
+    return {"fields": dict(recipe.fields), "outcome": recipe.outcome and asdict(recipe.outcome)}
 
 
 def describe_weights(weights: Pretrained, datasets_dir: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """How well each model learns with its own recipe, the one that the form fills in.
 
     python -m benchmarks.recipes [--model lenet resnet8] [--dataset mnist] [--seeds 3] [--set epochs=10 shift=2]
+    python -m benchmarks.recipes --table    # what ml/recipes.py holds, as docs/training.md shows it
 
 One run after the other with one thread each, as two slots on two cores train. Prints for each model the validation
 accuracy at the end, over seeds, and the time of a run; and after which epoch 99 % was passed.
@@ -18,14 +19,15 @@ from typing import Any, NamedTuple
 import torch
 
 from app.settings import get_settings
-from ml.catalog import MODELS
+from ml.catalog import DATASETS, MODELS
 from ml.data import Split, load_dataset
 from ml.events import Evaluated
+from ml.recipes import MEASURED, Outcome, find_recipe
 from ml.spec import RunSpec
 from ml.train import pick_device, train
 
 
-class Outcome(NamedTuple):
+class Trained(NamedTuple):
     """Percent by epoch; seconds of wall clock and of CPU for the whole run, and until 99 % (None: never)."""
 
     accuracies: list[float]
@@ -43,7 +45,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="changes of the recipes")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="measure nothing; print what was measured")
     args = parser.parse_args()
+    if args.table:
+        print(describe_outcomes())
+        return
     torch.set_num_threads(args.threads)
     changes = dict(read_change(text) for text in args.set)
     data = load_dataset(args.dataset, Path(get_settings().datasets_dir))
@@ -52,9 +58,29 @@ def main() -> None:
         "| model | recipe | accuracy, mean ± std (each) | seconds of CPU | seconds to 99 % |\n|---|---|---|---|---|"
     )
     for model in args.model:
-        fields = {**MODELS[model].recipe, **changes}
+        fields = {**find_recipe(model, args.dataset).fields, **changes}
         runs = [measure(model, args.dataset, {**fields, "seed": seed}, data) for seed in range(args.seeds)]
         print(describe(model, fields, runs), flush=True)
+
+
+def describe_outcomes() -> str:
+    """Every measured recipe as a row of a table: what the data set adds to the model's own settings, and what came."""
+    lines = ["| model | data | recipe | accuracy, mean ± std | CPU time |", "|---|---|---|---|---|"]
+    for (model, dataset), recipe in MEASURED.items():
+        if recipe.outcome is None:
+            continue
+        fields = ", ".join(f"{name} {json.dumps(value)}" for name, value in recipe.fields.items())
+        named = f"{MODELS[model].title} | {DATASETS[dataset].title}"
+        lines.append(
+            f"| {named} | {fields} | {describe_outcome(recipe.outcome)} | {recipe.outcome.cpu_s:,} s |"
+        )
+    return "\n".join(lines)
+
+
+def describe_outcome(outcome: Outcome) -> str:
+    if outcome.seeds == 1:
+        return f"{outcome.accuracy:.2f} % (one seed)"
+    return f"{outcome.accuracy:.2f} ± {outcome.deviation:.2f} % ({outcome.seeds} seeds)"
 
 
 def read_change(text: str) -> tuple[str, Any]:
@@ -66,7 +92,7 @@ def read_change(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def measure(model: str, dataset: str, fields: dict[str, Any], data: Split) -> Outcome:
+def measure(model: str, dataset: str, fields: dict[str, Any], data: Split) -> Trained:
     spec = RunSpec(model=model, dataset=dataset, **fields)
     began, cpu, passed, accuracies = time.perf_counter(), time.process_time(), None, []
     for event in train(spec, data, device=pick_device(spec.device, None)):
@@ -74,10 +100,10 @@ def measure(model: str, dataset: str, fields: dict[str, Any], data: Split) -> Ou
             accuracies.append(100 * event.accuracy)
             if passed is None and event.accuracy >= 0.99:
                 passed = time.perf_counter() - began
-    return Outcome(accuracies, time.perf_counter() - began, time.process_time() - cpu, passed)
+    return Trained(accuracies, time.perf_counter() - began, time.process_time() - cpu, passed)
 
 
-def describe(model: str, fields: dict[str, Any], runs: list[Outcome]) -> str:
+def describe(model: str, fields: dict[str, Any], runs: list[Trained]) -> str:
     ends = [run.accuracies[-1] for run in runs]
     spread = statistics.stdev(ends) if len(ends) > 1 else 0.0
     recipe = ", ".join(f"{name} {value}" for name, value in fields.items())

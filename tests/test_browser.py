@@ -20,6 +20,8 @@ from playwright.sync_api import (
     expect,
 )
 
+from app.web.forms import outcome_words
+from ml.recipes import find_recipe
 from tests.processes import Stack
 
 pytestmark = pytest.mark.slow
@@ -319,11 +321,29 @@ def test_choosing_a_model_fills_its_recipe_but_not_what_was_typed(watch: OpenPag
     page = watch().open("/new")
     page.get_by_label("Momentum").fill("0.5")
     page.get_by_label("Model", exact=True).select_option("resnet20")
-    expect(page.get_by_label("Learning rate")).to_have_value("0.1")
+    expect(page.get_by_label("Learning rate")).to_have_value("0.2")
     expect(page.get_by_label("Weight decay")).to_have_value("0.0005")
+    expect(page.get_by_label("Random shift")).to_be_visible()
+    page.locator("#field-dataset").select_option("digits")
+    expect(page.get_by_label("Learning rate")).to_have_value("0.1")
+    expect(page.locator("#field-epochs")).to_have_value("20")
     expect(page.get_by_label("Momentum")).to_have_value("0.5")
     expect(page.get_by_label("Shortcuts", exact=True).locator("visible=true")).to_have_count(1)
     expect(page.get_by_label("Activation")).to_be_hidden()
+
+
+def test_the_form_says_how_well_its_recipe_learnt(watch: OpenPage) -> None:
+    page = watch().open("/new")
+    said = page.locator("[data-outcome]")
+    expect(said).to_have_text(outcome_words(find_recipe("lenet", "mnist").outcome))
+    page.get_by_label("Name", exact=True).fill("mine")
+    expect(said).not_to_be_empty()
+    page.get_by_label("Learning rate").fill("0.01")  # another recipe, of which nothing is known
+    expect(said).to_be_empty()
+    page.get_by_label("Learning rate").fill("0.05")
+    expect(said).not_to_be_empty()
+    page.locator("#field-dataset").select_option("kmnist")
+    expect(said).to_be_empty()
 
 
 def test_without_javascript_the_form_still_starts_a_run(watch: OpenPage) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from app import workers
 from app.db import Database
+from ml.recipes import find_recipe
 from ml.spec import RunSpec
 from tests.processes import (
     free_port,
@@ -94,6 +95,26 @@ def test_a_spec_comes_from_standard_input(server: Server) -> None:
     ended = server.run("submit", "--file", "-", "--json", text='{"model": "resnet8", "dataset": "digits"}')
 
     assert json.loads(ended.stdout)["model"] == "resnet8"
+
+
+def test_a_recipe_is_where_to_begin(server: Server, client: Client) -> None:
+    found = server.json(
+        "submit", "--recipe", "--model", "resnet8", "--lr", "0.3", "--option", "residual=false"
+    )
+    spec = client.get(found["id"]).spec
+    recipe = find_recipe("resnet8", "mnist").fields
+    assert {name: spec[name] for name in recipe} == {**recipe, "lr": 0.3}
+    assert spec["model_options"] == {"residual": False}
+    lenet = client.get(server.json("submit", "--recipe", "--dataset", "digits")["id"]).spec
+    assert lenet["model_options"]["activation"] == "relu"
+    assert lenet["epochs"] == find_recipe("lenet", "digits").fields["epochs"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("model", "vgg"), ("dataset", "imagenet")])
+def test_without_a_recipe_nothing_starts(server: Server, field: str, value: str) -> None:
+    ended = server.run("submit", "--recipe", f"--{field}", value)
+    assert ended.returncode == 2
+    assert f"--{field}: there is no '{value}'; there are" in ended.stderr
 
 
 def test_every_field_of_the_spec_has_a_flag(server: Server) -> None:

@@ -236,19 +236,6 @@ def test_the_form_has_every_field_of_a_spec_with_its_bounds(http: httpx.Client) 
     assert "bundled, needs no network" in html
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_a_models_recipe_is_a_valid_spec(model: str) -> None:
-    typed = from_query({"model": model})
-    spec = read_spec(typed)
-    assert typed.errors == {}
-    assert spec is not None
-    assert spec.model == model
-    for name, value in MODELS[model].recipe.items():
-        if name != "model_options":
-            assert getattr(spec, name) == value
-    assert defaults(model)["model"] == model
-
-
 def test_an_address_fills_the_form(http: httpx.Client) -> None:
     form = read_form(
         http.get("/new?model=lenet&lr=0.01&model_options.activation=tanh&dataset=digits&name=x").text

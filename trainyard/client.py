@@ -57,6 +57,19 @@ class Client:
         answer: dict[str, Any] = self._http.call("GET", "/api/v1/catalog")
         return answer
 
+    def recipe(self, model: str, dataset: str) -> dict[str, Any]:
+        """Spec fields that learn well with this model on this data set, to start from.
+
+        Raises: TrainyardError with status 404 where the server does not know one of them.
+        """
+        known = {found["name"]: found["recipes"] for found in self.catalog()["models"]}
+        for what, name, names in (("model", model, known), ("dataset", dataset, known.get(model, {}))):
+            if name not in names:
+                there = ", ".join(names)
+                raise TrainyardError("not_found", f"there is no {name!r}; there are {there}", what, 404)
+        fields: dict[str, Any] = known[model][dataset]["fields"]
+        return fields
+
     def runs(self, *, limit: int | None = None, **filters: str | Sequence[str] | None) -> Iterator[Run]:
         """Runs, the newest first, page by page as they are asked for; at most `limit`.
 

@@ -68,9 +68,15 @@ def _kind(field: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def read_spec(
-    file: str | None, flags: Mapping[str, Any], options: list[str], stdin: Callable[[], str]
+    file: str | None,
+    flags: Mapping[str, Any],
+    options: list[str],
+    stdin: Callable[[], str],
+    *,
+    whole: bool = True,
 ) -> dict[str, Any]:
-    """The spec's fields as given: those of the file, with the flags on top; checked against RunSpec.
+    """The spec's fields as given: those of the file, with the flags on top; checked against RunSpec where they are the
+    `whole` spec.
 
     What is registered on the server is not known here: a spec with another data set than the built-in ones is left
     to the server to judge.
@@ -81,7 +87,7 @@ def read_spec(
     spec |= {name: value for name, value in flags.items() if value is not None}
     if options:
         spec[OPTIONS_FIELD] = {**spec.get(OPTIONS_FIELD, {}), **dict(_option(text) for text in options)}
-    if spec.get("dataset", "mnist") not in DATASETS:
+    if not whole or spec.get("dataset", "mnist") not in DATASETS:
         return spec
     try:
         RunSpec.model_validate(spec)

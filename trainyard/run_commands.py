@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ml.spec import RunSpec
 from trainyard.client import Client
 from trainyard.comparison import print_comparison
 from trainyard.flags import read_spec, with_spec_flags
@@ -26,6 +27,14 @@ File = Annotated[
 ModelOption = Annotated[
     list[str] | None,
     typer.Option("--option", help="The model's own: activation=relu.", metavar="NAME=VALUE"),
+]
+
+
+Recipe = Annotated[
+    bool,
+    typer.Option(
+        "--recipe", help="Begin with what learns well with this model on this data; flags change it."
+    ),
 ]
 
 
@@ -47,6 +56,7 @@ def register(app: typer.Typer) -> None:
 def submit(
     file: File = None,
     option: ModelOption = None,
+    recipe: Recipe = False,
     name: Annotated[str | None, typer.Option(help="A name for people.", show_default="from the spec")] = None,
     experiment: Annotated[str | None, typer.Option(help="The set of runs it belongs to.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be given again.")] = None,
@@ -57,8 +67,10 @@ def submit(
     **fields: Any,
 ) -> None:
     """Submit a run and print its id and address."""
-    spec = read_spec(file, fields, option or [], sys.stdin.read)
+    spec = read_spec(file, fields, option or [], sys.stdin.read, whole=not recipe)
     with connected(url, token) as client:
+        if recipe:
+            spec = _on_recipe(client, spec)
         run = client.submit(spec, name=name, experiment=experiment, tags=tag or ())
         address = f"{client.url}{run.url}"
         if as_json and not watch:
@@ -69,18 +81,30 @@ def submit(
             _watch(client, [run.id], as_json)
 
 
+def _on_recipe(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's fields with what was given on top."""
+    usual = {name: RunSpec.model_fields[name].default for name in ("model", "dataset")}
+    chosen = {name: spec.get(name, value) for name, value in usual.items()}
+    fields = client.recipe(**chosen)
+    options = {**fields.get("model_options", {}), **spec.get("model_options", {})}
+    return {**chosen, **fields, **spec, "model_options": options}
+
+
 @with_spec_flags
 def preflight(
     file: File = None,
     option: ModelOption = None,
+    recipe: Recipe = False,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
     **fields: Any,
 ) -> None:
     """Tell what a run would need, and start nothing. Exit code: 0 it can run there, 1 it cannot."""
-    spec = read_spec(file, fields, option or [], sys.stdin.read)
+    spec = read_spec(file, fields, option or [], sys.stdin.read, whole=not recipe)
     with connected(url, token) as client:
+        if recipe:
+            spec = _on_recipe(client, spec)
         found = client.preflight(spec)
     if as_json:
         print_json(found)

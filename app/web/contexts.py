@@ -227,6 +227,17 @@ class OptionRow:
 
 
 @dataclass(frozen=True)
+class RecipeRow:
+    """What a data set adds to a model's own settings, and how well that learnt; `url` is the form filled in with it."""
+
+    dataset: str
+    changes: str
+    accuracy: str
+    time: str
+    url: str
+
+
+@dataclass(frozen=True)
 class ModelPage(Page):
     template: ClassVar[str] = "model.html"
     section: ClassVar[str] = "new"
@@ -237,6 +248,7 @@ class ModelPage(Page):
     parameters: str
     options: list[OptionRow]
     recipe: list[Fact]
+    recipes: list[RecipeRow]
     new_url: str
     others: list[Choice]
     rows: list[RunRow]

@@ -14,8 +14,10 @@ from pydantic import BaseModel, ValidationError
 
 from app.labels import HIDDEN
 from app.validation import spec_errors
+from app.web import formats
 from app.web.i18n import N_, _, sentence
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Dataset, Model
+from ml.recipes import Outcome, find_recipe
 from ml.spec import RunSpec
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -59,6 +61,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
 }
+USUAL_DATASET = str(RunSpec.model_fields["dataset"].default)
 ENTRIES = {"name": "", "experiment": "", "tags": "", "seeds": "1"}
 MAX_SEEDS = 20
 
@@ -135,27 +138,36 @@ def as_text(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def defaults(model: str) -> dict[str, str]:
-    """A fresh form: the spec's defaults, and on top of them what learns well with this model."""
+def defaults() -> dict[str, str]:
+    """Every field as it is where no recipe says otherwise."""
     texts = {
         name: as_text(info.default) for name, info in RunSpec.model_fields.items() if name != "model_options"
     }
-    for known in MODELS.values():
-        for name, info in known.options.model_fields.items():
-            texts[f"options.{known.name}.{name}"] = as_text(info.default)
-        for name, value in known.recipe.get("model_options", {}).items():
-            texts[f"options.{known.name}.{name}"] = as_text(value)
-    if model in MODELS:
-        texts |= {
-            name: as_text(value) for name, value in MODELS[model].recipe.items() if name != "model_options"
-        }
-    return texts | ENTRIES | {"model": model}
+    for model in MODELS.values():
+        for name, info in model.options.model_fields.items():
+            texts[f"options.{model.name}.{name}"] = as_text(info.default)
+        for name, value in model.recipe.get("model_options", {}).items():
+            texts[f"options.{model.name}.{name}"] = as_text(value)
+    return texts | ENTRIES
+
+
+def recipe_texts(model: str, dataset: str) -> dict[str, str]:
+    """The fields that the recipe fills in; nothing for what is not known."""
+    if model not in MODELS or dataset not in DATASETS:
+        return {}
+    fields = find_recipe(model, dataset).fields
+    return {name: as_text(value) for name, value in fields.items() if name != "model_options"}
+
+
+def fresh(model: str, dataset: str) -> dict[str, str]:
+    """A fresh form: what learns well with this model on this data set."""
+    return defaults() | recipe_texts(model, dataset) | {"model": model, "dataset": dataset}
 
 
 def from_query(query: Mapping[str, str]) -> Typed:
     """The form as `/new?model=lenet&lr=0.01&model_options.activation=relu` asks for it, with what is wrong in it."""
     model = query.get("model", "lenet")
-    typed = Typed(defaults(model))
+    typed = Typed(fresh(model, query.get("dataset", USUAL_DATASET)))
     for name, value in query.items():
         place = (
             f"options.{model}.{name.removeprefix('model_options.')}"
@@ -172,7 +184,7 @@ def from_query(query: Mapping[str, str]) -> Typed:
 
 
 def from_post(posted: Mapping[str, str]) -> Typed:
-    typed = Typed(defaults(posted.get("model", "lenet")))
+    typed = Typed(fresh(posted.get("model", "lenet"), posted.get("dataset", USUAL_DATASET)))
     typed.texts |= {name: value for name, value in posted.items() if name in typed.texts}
     return typed
 
@@ -266,7 +278,7 @@ def _hidden() -> str:
 def groups(typed: Typed, datasets_dir: Path) -> list[FieldGroup]:
     schema = RunSpec.model_json_schema()["properties"]
     first = next(iter(typed.errors), None)
-    usual = defaults(typed.model)
+    usual = defaults()
     made = []
     for title, names in GROUPS:
         fields = tuple(_field(name, schema[name], typed, first, datasets_dir) for name in names)
@@ -396,6 +408,24 @@ def availability(data: Dataset, datasets_dir: Path) -> str:
     if data.on_disk(datasets_dir):
         return _("on disk")
     return _("will be downloaded once, {mb} MB").format(mb=data.download_mb)
+
+
+def outcome_figure(outcome: Outcome) -> str:
+    """Such as `99.35 ± 0.06 % (3 seeds)`."""
+    if outcome.seeds == 1:
+        return _("{accuracy:.2f} % (one seed)").format(accuracy=outcome.accuracy)
+    return _("{accuracy:.2f} ± {deviation:.2f} % ({n} seeds)").format(
+        accuracy=outcome.accuracy, deviation=outcome.deviation, n=outcome.seeds
+    )
+
+
+def outcome_words(outcome: Outcome | None) -> str:
+    """How well a recipe learnt; nothing where that was not measured."""
+    if outcome is None:
+        return ""
+    return _("This recipe reached {accuracy} of the validation images, in {time} of one CPU core.").format(
+        accuracy=outcome_figure(outcome), time=formats.duration(outcome.cpu_s)
+    )
 
 
 def summary(spec: RunSpec) -> str:

@@ -21,6 +21,7 @@ from app.web.i18n import _, sentence
 from app.web.render import app_settings, local_url, render
 from ml.catalog import DATASETS, MODELS
 from ml.presets import PRESETS
+from ml.recipes import find_recipe
 from ml.spec import RunSpec
 
 router = APIRouter()
@@ -117,11 +118,18 @@ def _page(
     return render(request, page, status)
 
 
+def _recipe(model: str, dataset: str) -> dict[str, Any]:
+    outcome = find_recipe(model, dataset).outcome
+    return {"fields": forms.recipe_texts(model, dataset), "outcome": forms.outcome_words(outcome)}
+
+
 def _data(typed: Typed) -> dict[str, Any]:
     """What the script needs to fill in recipes and to say what will run."""
     return {
+        "defaults": forms.defaults(),
         "models": {
-            m.name: {"title": _(m.title), "defaults": forms.defaults(m.name)} for m in MODELS.values()
+            m.name: {"title": _(m.title), "recipes": {d: _recipe(m.name, d) for d in DATASETS}}
+            for m in MODELS.values()
         },
         "datasets": {d.name: {"title": _(d.title), "train_size": d.train_size} for d in DATASETS.values()},
         "summary": _(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,13 +18,23 @@ from app.listing import Filter
 from app.models import DRAIN_FINISH, DRAIN_NOW, Run, Worker
 from app.settings import ROOT, Settings
 from app.web import formats
-from app.web.contexts import DocsPage, Fact, ModelPage, OptionRow, WaitingRow, WorkerRow, WorkersPage
+from app.web.contexts import (
+    DocsPage,
+    Fact,
+    ModelPage,
+    OptionRow,
+    RecipeRow,
+    WaitingRow,
+    WorkerRow,
+    WorkersPage,
+)
 from app.web.deps import AppSettings, Db, Posted
-from app.web.forms import Choice, choice_title
+from app.web.forms import Choice, choice_title, outcome_figure
 from app.web.i18n import _, ngettext, sentence
 from app.web.render import local_url, render
 from app.web.rows import actor_title, field_title, field_value, make_rows
-from ml.catalog import MODELS, Model
+from ml.catalog import DATASETS, MODELS, Dataset, Model
+from ml.recipes import find_recipe
 
 router = APIRouter()
 
@@ -117,7 +128,8 @@ def model_page(request: Request, name: str, db: Db) -> Response:
         paper=model.paper,
         parameters=f"{model.parameters:,}",
         options=_options(model),
-        recipe=_recipe(model),
+        recipe=[Fact(field_title(key), field_value(key, value)) for key, value in _flat(model.recipe)],
+        recipes=[_recipe(request, model, data) for data in DATASETS.values()],
         new_url=f"{local_url(request, 'page_new')}?{urlencode({'model': name})}",
         others=[Choice(m.name, m.title, m.name == name) for m in MODELS.values()],
         rows=rows,
@@ -147,15 +159,32 @@ def _range(part: dict[str, Any]) -> str:
     return _("{low} to below {high}").format(low=part.get("minimum", 0), high=part.get("exclusiveMaximum", 1))
 
 
-def _recipe(model: Model) -> list[Fact]:
-    flat = {
-        key: value
-        for name, given in model.recipe.items()
-        for key, value in (
+def _recipe(request: Request, model: Model, data: Dataset) -> RecipeRow:
+    recipe = find_recipe(model.name, data.name)
+    changes = [
+        _("{title}: {value}").format(title=field_title(key), value=field_value(key, value))
+        for key, value in _flat(recipe.fields)
+        if (key, value) not in _flat(model.recipe)
+    ]
+    outcome = recipe.outcome
+    return RecipeRow(
+        dataset=_(data.title),
+        changes=_("; ").join(changes),
+        accuracy=outcome_figure(outcome) if outcome else _("not measured"),
+        time=formats.duration(outcome.cpu_s if outcome else None),
+        url=f"{local_url(request, 'page_new')}?{urlencode({'model': model.name, 'dataset': data.name})}",
+    )
+
+
+def _flat(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Spec fields with each of the model's options as a field of its own."""
+    flat: list[tuple[str, Any]] = []
+    for name, given in fields.items():
+        parts = (
             {f"model_options.{k}": v for k, v in given.items()} if isinstance(given, dict) else {name: given}
-        ).items()
-    }
-    return [Fact(field_title(name), field_value(name, value)) for name, value in flat.items()]
+        )
+        flat += parts.items()
+    return flat
 
 
 @router.get("/docs", name="page_docs")

@@ -5,24 +5,41 @@ import { pageData } from "./page.js";
 
 const data = pageData();
 const form = document.querySelector("[data-run-form]");
-const model = form.elements.namedItem("model");
+const [model, dataset] = ["model", "dataset"].map((name) => form.elements.namedItem(name));
+const chosen = ["model", "dataset"]; // they choose the recipe, and are not of it
 const touched = new Set();
 
-// A field counts as touched when its value is not the default of the model that the page came with.
-for (const [name, value] of Object.entries(data.given)) {
-  const usual = data.models[model.value]?.defaults[name];
-  if (usual !== undefined && usual !== value) touched.add(name);
+const recipe = () => data.models[model.value]?.recipes[dataset.value] ?? { fields: {}, outcome: "" };
+const usual = () => ({ ...data.defaults, ...recipe().fields });
+
+// A field counts as touched when its value is not the one of the recipe that the page came with.
+for (const [name, value] of Object.entries(usual())) {
+  if (data.given[name] !== undefined && data.given[name] !== value) touched.add(name);
 }
 
 function fillRecipe() {
-  const defaults = data.models[model.value]?.defaults ?? {};
-  for (const [name, value] of Object.entries(defaults)) {
+  for (const [name, value] of Object.entries(usual())) {
     const field = form.elements.namedItem(name);
-    if (field && !touched.has(name) && name !== "model") field.value = value;
+    if (!field || touched.has(name) || chosen.includes(name)) continue;
+    field.value = value;
+    // What a recipe sets is not left folded away.
+    if (value !== data.defaults[name]) field.closest("details")?.setAttribute("open", "");
   }
   for (const group of form.querySelectorAll("[data-options]")) {
     group.toggleAttribute("data-chosen", group.dataset.options === model.value);
   }
+}
+
+// How well the recipe learnt, as long as the form still says it.
+function showOutcome() {
+  const { fields, outcome } = recipe();
+  const given = { ...data.defaults, ...fields };
+  const parts = ["name", "experiment", "tags", "seeds", "seed", "device", "devices", ...chosen];
+  const kept = Object.entries(given).every(([name, value]) => {
+    const other = name.startsWith("options.") && !name.startsWith(`options.${model.value}.`);
+    return other || parts.includes(name) || form.elements.namedItem(name)?.value === value;
+  });
+  form.querySelector("[data-outcome]").textContent = kept ? outcome : "";
 }
 
 function whole(name) {
@@ -73,12 +90,15 @@ form.addEventListener("input", (event) => {
   touched.add(event.target.name);
   if (event.target.getAttribute("aria-invalid")) showProblem(event.target, problem(event.target));
   showSummary();
+  showOutcome();
 });
 form.addEventListener("change", (event) => {
-  if (event.target === model) fillRecipe();
-  else showProblem(event.target, problem(event.target));
+  if (event.target === model || event.target === dataset) fillRecipe();
+  if (event.target !== model) showProblem(event.target, problem(event.target));
   showSummary();
+  showOutcome();
 });
 
 fillRecipe();
 showSummary();
+showOutcome();
