@@ -291,10 +291,7 @@ def through_a_file(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def assert_moved(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """The optimizer changed weights in between: what is the same bits again was not so by standing still.
-
-    Of a frozen backbone that is the new last layer, the only one with a state of the optimizer.
-    """
+    """Every weight that learns changed in between: the same bits again are not those of standing still."""
     names = [name for name in before["model"] if name.endswith((".weight", ".bias"))]
     moved = [name for name in names if not torch.equal(before["model"][name], after["model"][name])]
     frozen = RunSpec.model_validate_json(before["spec"]).model_options.get("backbone") == "frozen"
@@ -545,12 +542,22 @@ def test_relu_and_momentum_cure_it() -> None:
     assert evaluations(collect(spec))[-1][3] > 0.9
 
 
-@pytest.mark.parametrize("model", ["lenet", "alexnet", "resnet8"])
-def test_bf16_learns(model: str) -> None:
-    spec = spec_of(model=model, precision="bf16", train_size=64, epochs=4, batch_size=32, **ADAMW)
+@pytest.mark.parametrize(
+    ("model", "lr", "options"),
+    [
+        ("lenet", 0.003, {"activation": "relu"}),
+        ("alexnet", 0.001, {"dropout": 0.0}),
+        ("resnet8", 0.003, {}),
+    ],
+)
+def test_bf16_learns(model: str, lr: float, options: dict[str, Any]) -> None:
+    """From chance, 2.3, to below half of it in eight epochs of two steps; over five seeds 0.46 of it was the most."""
+    kind = {**ADAMW, "lr": lr, "model_options": options}
+    spec = spec_of(model=model, precision="bf16", train_size=64, epochs=8, batch_size=32, **kind)
     events = collect(spec)
     losses = list(series(events, "train/loss").values())
-    assert all(math.isfinite(loss) for loss in losses)
+    assert sum(losses[:2]) / 2 == pytest.approx(math.log(10), rel=0.1)
+    assert sum(losses[-2:]) < 0.6 * sum(losses[:2])
     assert losses != list(
         series(collect(spec_of(**{**spec.model_dump(), "precision": "fp32"})), "train/loss").values()
     )
