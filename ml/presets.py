@@ -101,15 +101,18 @@ def demo(dataset: str = "mnist", *, epochs: int | None = None, train_size: int |
     )
 
 
-def homework(*, epochs: int = 32, train_size: int | None = None) -> Preset:
+def homework(*, epochs: int = 32, train_size: int | None = None, input_scaling: str = "unit") -> Preset:
     """The homework to the letter: LeNet with sigmoid, then AlexNet and ResNet-8 with its settings.
+
+    `input_scaling` is "unit" as torchvision's ToTensor has it, "raw" for pixels as they come, or "standardize".
 
     All of MNIST, batches of 64, plain SGD at 0.01: nearly an hour on two CPU cores at 32 epochs (with one
     thread each, an epoch takes AlexNet about 95 s, ResNet-8 75 s, LeNet 7 s), so a form should let people
     lower `epochs` or `train_size` (None: all 60,000). LeNet stays at chance for epochs with it: that is the
     lesson.
     """
-    shared = {**HOMEWORK, "train_size": train_size, "val_size": None, "epochs": epochs}
+    sizes = {"train_size": train_size, "val_size": None, "epochs": epochs}
+    shared = {**HOMEWORK, **sizes, "input_scaling": input_scaling}
     return Preset(
         "homework",
         "Homework",

@@ -18,7 +18,6 @@ from app.main import create_app
 from app.settings import ROOT, Settings
 from app.web.contexts import PAGES
 from app.web.formats import duration, number, percent
-from app.web.forms import defaults, from_query, read_spec
 from app.web.login import local_path
 from app.web.render import Page, make_environment
 from app.web.words import script_words
@@ -388,6 +387,20 @@ def test_a_preset_with_a_wrong_value_says_so_and_starts_nothing(
     assert list(typed) == shown.invalid
     assert http.get("/api/v1/runs").json()["runs"] == before
     assert http.post("/presets/none", data={}).status_code == 404
+
+
+def test_the_homework_is_started_with_the_pixels_that_were_chosen(http: httpx.Client) -> None:
+    assert read_form(http.get("/new").text, "/presets/homework").values["homework.input_scaling"] == "unit"
+    typed = {"homework.input_scaling": "raw", "homework.epochs": "1", "homework.train_size": "64"}
+    answer = http.post("/presets/homework", data=typed)
+    assert answer.status_code == 303
+    for run in re.findall(r"run=(\w+)", answer.headers["location"]):
+        spec = http.get(f"/api/v1/runs/{run}").json()["spec"]
+        assert (spec["input_scaling"], spec["lr"], spec["epochs"]) == ("raw", 0.01, 1)
+        http.post(f"/runs/{run}/cancel")
+    wrong = http.post("/presets/homework", data={"homework.input_scaling": "half"})
+    assert wrong.status_code == 422
+    assert read_form(wrong.text, "/presets/homework").invalid == ["homework.input_scaling"]
 
 
 # -- a run and its buttons -------------------------------------------------------------------------------------------

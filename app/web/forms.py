@@ -423,7 +423,7 @@ def outcome_words(outcome: Outcome | None) -> str:
     """How well a recipe learnt; nothing where that was not measured."""
     if outcome is None:
         return ""
-    return _("This recipe reached {accuracy} of the validation images, in {time} of one CPU core.").format(
+    return _("This recipe reached {accuracy} in {time} of one CPU core.").format(
         accuracy=outcome_figure(outcome), time=formats.duration(outcome.cpu_s)
     )
 

@@ -13,14 +13,15 @@ from app.compare.facts import flatten
 from app.errors import Invalid
 from app.validation import spec_errors
 from app.web import formats
-from app.web.forms import Choice, Field, availability
+from app.web.forms import CLOSED, Choice, Field, availability, choice_title
 from app.web.i18n import N_, _, sentence
 from app.web.rows import field_title, field_value
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
-from ml.presets import PRESETS, Preset
+from ml.presets import HOMEWORK, PRESETS, Preset
 from ml.spec import RunSpec
 
 DEMO_DATASETS = ("mnist", "digits")
+SCALINGS = tuple(sorted(CLOSED["input_scaling"], key=("raw", "unit", "standardize").index))
 TITLES = {
     "demo": N_("The demo comparison"),
     "homework": N_("The homework, to the letter"),
@@ -64,7 +65,7 @@ class PresetForm:
 
 
 def make(name: str, typed: Mapping[str, str], datasets_dir: Path) -> Preset:
-    """The preset with the epochs, images and dataset that were typed. Raises: Invalid, naming the field."""
+    """The preset with the epochs, images, dataset or scaling that were typed. Raises: Invalid, naming the field."""
     changes: dict[str, Any] = {}
     for field in ("epochs", "train_size"):
         text = typed.get(field, "").strip()
@@ -76,6 +77,10 @@ def make(name: str, typed: Mapping[str, str], datasets_dir: Path) -> Preset:
         changes["dataset"] = typed.get("dataset") or "mnist"
         if changes["dataset"] not in DEMO_DATASETS:
             raise Invalid(_("choose one of {names}").format(names=", ".join(DEMO_DATASETS)), "dataset")
+    if name == "homework":
+        changes["input_scaling"] = typed.get("input_scaling") or HOMEWORK["input_scaling"]
+        if changes["input_scaling"] not in SCALINGS:
+            raise Invalid(_("choose one of {names}").format(names=", ".join(SCALINGS)), "input_scaling")
     preset = PRESETS[name](**changes)
     for fields in preset.specs:
         try:
@@ -122,6 +127,11 @@ def _form(name: str, typed: Mapping[str, str], error: Invalid | None, datasets_d
                 f"{name}.{field}", title, "", "number", shown, _error(error, field), (), "1", top, "1", hint
             )
         )
+    if name == "homework":
+        scaling = typed.get("input_scaling", HOMEWORK["input_scaling"])
+        choices = tuple(Choice(v, _(choice_title("input_scaling", v)), v == scaling) for v in SCALINGS)
+        title, wrong = field_title("input_scaling"), _error(error, "input_scaling")
+        fields.append(Field(f"{name}.input_scaling", title, "", "select", scaling, wrong, choices))
     runs = tuple(
         PresetRun(
             _(run.name),
