@@ -20,6 +20,7 @@ from ml.spec import RunSpec
 from ml.train import train
 from tests import processes
 from tests.processes import Process, Stack, wait_for
+from worker.slots import count_cores, divide_threads
 
 pytestmark = pytest.mark.slow
 
@@ -118,10 +119,10 @@ def shared(stack: Stack) -> Iterator[Yard]:
         yield Yard(http, stack.env, stack.directory, "", cleanup, [stack.worker])
 
 
-def plain_training(**spec: Any) -> tuple[list[float], list[float]]:
-    """Losses and validation accuracies of the same spec, trained here with one thread."""
+def plain_training(with_threads: int, **spec: Any) -> tuple[list[float], list[float]]:
+    """Losses and validation accuracies of the same spec, trained here."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(with_threads)
     losses, accuracies = [], []
     data = load_dataset(spec["dataset"], Path("unused"))
     for event in train(RunSpec(**spec), data, device=torch.device("cpu")):
@@ -133,14 +134,28 @@ def plain_training(**spec: Any) -> tuple[list[float], list[float]]:
     return losses, accuracies
 
 
-def test_a_run_has_every_step_once_and_the_very_losses_of_the_plain_loop(shared: Yard) -> None:
-    run_id = shared.submit(**QUICK)
-    run = shared.wait_state(run_id, "finished", "failed")
+def assert_plain(yard: Yard, run_id: str, spec: Json, slots: int) -> Json:
+    """The run trained with its slot's share of the cores, and has the very losses of the plain loop with as many."""
+    run = yard.wait_state(run_id, "finished", "failed")
     assert run["state"] == "finished", run
-    if run["resolved"]["threads"] == 1:
-        losses, accuracies = plain_training(**QUICK)
-        assert shared.series(run_id) == (list(range(1, 17)), losses)
-        assert shared.series(run_id, "val/accuracy") == ([8, 16], accuracies)
+    threads = divide_threads(count_cores(), slots)
+    assert run["resolved"]["threads"] == threads
+    losses, accuracies = plain_training(threads, **spec)
+    assert yard.series(run_id) == (list(range(1, 17)), losses)
+    assert yard.series(run_id, "val/accuracy") == ([8, 16], accuracies)
+    return run
+
+
+def test_a_slot_alone_trains_with_all_cores_and_the_bits_of_as_many_threads(yard: Yard) -> None:
+    yard.add_worker(slots=1)
+    spec = {**QUICK, "device": "cpu"}
+    assert_plain(yard, yard.submit(**spec), spec, slots=1)
+
+
+def test_a_run_has_every_step_once_and_the_very_losses_of_the_plain_loop(shared: Yard) -> None:
+    spec = {**QUICK, "device": "cpu"}
+    run_id = shared.submit(**spec)
+    run = assert_plain(shared, run_id, spec, slots=2)
     steps, _ = shared.series(run_id, "train/lr")
     assert steps == list(range(1, 17))
     assert run["progress"] == 1.0
