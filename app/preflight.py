@@ -21,11 +21,17 @@ from app.estimate import (
     Memory,
     Slot,
     as_size,
+    count_data,
+    count_processes,
+    count_threads,
     estimate_epoch,
     estimate_memory,
+    explain_compiler,
     explain_refusal,
+    field_to_change,
     fits,
     is_for,
+    lacks_compiler,
     read_slot,
 )
 from ml.catalog import MODELS
@@ -113,17 +119,22 @@ def _wait(db: Database, spec: RunSpec, question: anatomies.Question, deadline: f
 
 def read_place(s: Session, spec: RunSpec) -> tuple[Slot | None, Measured | None]:
     """The largest slot for the spec, and what finished runs took on such a one."""
-    slots = [slot for slot in list_slots(s) if is_for(spec, slot)]
-    if not slots:
+    slot = choose_slot(spec, list_slots(s))
+    if slot is None:
         return None, None
-    slot = max(slots, key=lambda slot: slot.memory)
-    return slot, measure_epoch(s, spec, slot.device, slot.threads)
+    return slot, measure_epoch(s, spec, slot.device, count_threads(spec, slot))
+
+
+def choose_slot(spec: RunSpec, slots: Iterable[Slot]) -> Slot | None:
+    """The largest for the spec of those that can compile it, where it asks for that and any can."""
+    fitting = [slot for slot in slots if is_for(spec, slot)]
+    return max(fitting, key=lambda slot: (not lacks_compiler(spec, slot), slot.memory), default=None)
 
 
 def list_slots(s: Session) -> list[Slot]:
     """A slot of each worker that is here and stays."""
     stay = [worker for worker in workers.list_present(s) if not worker.drain]
-    found = [read_slot(worker.name, worker.host, worker.slots, worker.capacity) for worker in stay]
+    found = [read_slot(w.name, w.host, w.slots, w.gpus, w.capacity) for w in stay]
     return [slot for slot in found if slot is not None]
 
 
@@ -138,20 +149,21 @@ def judge(
     """Put together what is known. Pure."""
     if "error" in anatomy:
         return Preflight(spec, {}, slot, problem=str(anatomy["error"]), field="model")
-    memory = estimate_memory(
-        spec, anatomy, slot.device if slot else "cuda" if spec.device == "cuda" else "cpu"
-    )
+    device = slot.device if slot else "cuda" if spec.device == "cuda" else "cpu"
+    memory = estimate_memory(spec, anatomy, device, slot.bf16 if slot else True)
     epoch_s = None
     if measured is not None:
         epoch_s = measured.seconds
-    elif slot is not None and slot.pace is not None:
-        epoch_s = estimate_epoch(spec, anatomy, slot.pace)
+    elif slot is not None:
+        epoch_s = estimate_epoch(spec, anatomy, slot)
     known = Preflight(spec, anatomy, slot, memory, epoch_s, measured.runs if measured else 0)
     if slot is None:
         return known
+    if lacks_compiler(spec, slot):
+        return Preflight(**{**vars(known), "problem": explain_compiler(slot), "field": "compile"})
     if not fits(spec, anatomy, slot):
-        problem = explain_refusal(spec, anatomy, slot)
-        return Preflight(**{**vars(known), "problem": problem, "field": "batch_size"})
+        problem, field = explain_refusal(spec, anatomy, slot), field_to_change(spec, anatomy, slot)
+        return Preflight(**{**vars(known), "problem": problem, "field": field})
     return Preflight(**{**vars(known), "caution": find_caution(slot, memory)})
 
 
@@ -167,14 +179,20 @@ def find_caution(slot: Slot, memory: Memory) -> str:
 
 
 def refuse_impossible(db: Database, specs: Iterable[RunSpec]) -> None:
-    """Do not let those queue that no slot here has the memory for. One that nobody can judge in time may queue.
+    """Do not let those queue that no slot here has the memory or the compiler for. One that nobody can judge in time
+    may queue.
 
     Raises: Invalid, naming the field to change.
     """
+    wanted = list(specs)
     with db.read() as s:
         slots = list_slots(s)
+    for spec in wanted:
+        slot = choose_slot(spec, slots)
+        if slot is not None and lacks_compiler(spec, slot):
+            raise Invalid(explain_compiler(slot), "spec.compile")
     looked_at: set[str] = set()
-    for spec in specs:
+    for spec in wanted:
         if not might_be_large(spec, slots) or (key := _memory_key(spec)) in looked_at:
             continue
         looked_at.add(key)
@@ -191,8 +209,14 @@ def might_be_large(spec: RunSpec, slots: Sequence[Slot]) -> bool:
     side = spec.model_options.get("image_size")
     _c, height, width = anatomies.question_of(spec)["shape"]
     pixels = side * side if side else height * width
-    most = spec.batch_size * pixels * MOST_KEPT + MODELS[spec.model].parameters * 40
-    return any(most > slot.memory / 2 for slot in slots if is_for(spec, slot))
+    batch, model = spec.batch_size * pixels * MOST_KEPT, MODELS[spec.model].parameters * 40
+
+    def most(device: str) -> float:
+        ranks = spec.devices if device == "cpu" else 1
+        others = count_processes(ranks) - count_processes(1)
+        return float(batch + ranks * (model + count_data(spec, device)) + others)
+
+    return any(most(slot.device) > slot.memory / 2 for slot in slots if is_for(spec, slot))
 
 
 def _memory_key(spec: RunSpec) -> str:

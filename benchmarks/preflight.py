@@ -17,11 +17,12 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from app.estimate import Pace, estimate_epoch, estimate_memory
+from app.estimate import Pace, Slot, estimate_epoch, estimate_memory
 from app.settings import get_settings
 from benchmarks.table import heading, row
 from ml.catalog import DATASETS, MODELS
 from ml.spec import RunSpec
+from worker.capacity import count_host_memory, multiplies_bf16
 from worker.environment import trainer_environment
 
 CASES: dict[str, dict[str, Any]] = {
@@ -58,13 +59,15 @@ def main() -> None:
 
 
 def compare(spec: RunSpec) -> dict[str, float]:
-    pace = Pace(**json.loads(ask("worker.pace")))
+    pace, bf16 = Pace(**json.loads(ask("worker.pace"))), multiplies_bf16()
+    slot = Slot("here", "here", "cpu", count_host_memory(), 1, 1, pace, bf16=bf16)
     told = json.loads(ask("benchmarks.preflight", "--child", spec.model_dump_json()))
-    memory = estimate_memory(spec, told["anatomy"], "cpu").total
+    memory = estimate_memory(spec, told["anatomy"], "cpu", bf16).total
+    seconds = estimate_epoch(spec, told["anatomy"], slot) or 0.0
     return {
         "epoch_s": told["epoch_s"],
         "peak": told["peak"],
-        "time": estimate_epoch(spec, told["anatomy"], pace) / told["epoch_s"],
+        "time": seconds / told["epoch_s"],
         "memory": memory / told["peak"],
     }
 

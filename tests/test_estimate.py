@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from app.estimate import (
     Slot,
     as_size,
     count_data,
+    count_threads,
     estimate_epoch,
     estimate_memory,
     explain_refusal,
@@ -24,6 +26,7 @@ from app.estimate import (
     read_slot,
 )
 from app.preflight import MOST_KEPT, find_caution, judge, might_be_large
+from ml.batches import evaluation_batch
 from ml.catalog import MODELS
 from ml.spec import RunSpec
 
@@ -52,7 +55,7 @@ def test_the_parts_by_hand() -> None:
     spec = spec_of(optimizer="adamw", batch_size=64, train_size=1_000, val_size=1_000, device="cuda")
     memory = estimate_memory(spec, ALEXNET224, "cuda")
     assert memory.model == pytest.approx(4 * 4 * 57e6, rel=1e-3)  # weights, gradients and two moments
-    assert memory.activations == 1_000 * 3 * 774_400  # evaluating 1,000 images takes more than training on 64
+    assert memory.activations == 256 * 3 * 774_400  # evaluating takes more than training on 64
     assert memory.data == 2_000 * (784 + 8)
     large = estimate_memory(spec_of(batch_size=4_096, val_size=10), ALEXNET224, "cuda")
     assert large.activations == 4_096 * (3_340_000 + 2 * 774_400)
@@ -125,10 +128,96 @@ def test_an_epoch_by_hand() -> None:
     spec = spec_of(train_size=6_000, val_size=3_000, batch_size=60)
     image = 3.4e9 / 20e9 + 0.4e9 / 5e9 + 0.3e9 / 40e9 + 4.99e6 / 1e9
     step = 22 * 20e-6 + 57e6 * 4 / 1e9
-    assert estimate_epoch(spec, ALEXNET224, PACE) == pytest.approx(7_000 * image + 100 * step)
-    assert estimate_epoch(spec_of(precision="bf16"), ALEXNET224, PACE) < estimate_epoch(
-        spec_of(), ALEXNET224, PACE
+    assert estimate_epoch(spec, ALEXNET224, SLOT) == pytest.approx(7_000 * image + 100 * step)
+    assert estimate_epoch(spec, ALEXNET224, replace(SLOT, pace=None)) is None
+    assert seconds_of(SLOT, precision="bf16") < seconds_of(SLOT)
+
+
+def seconds_of(slot: Slot, **fields: Any) -> float:
+    found = estimate_epoch(spec_of(**fields), ALEXNET224, slot)
+    assert found is not None
+    return found
+
+
+# -- hardware that multiplies bf16, or does not -----------------------------------------------------------------
+
+
+def test_auto_is_bf16_only_where_the_hardware_multiplies_it() -> None:
+    with_it, without = SLOT, replace(SLOT, bf16=False)
+    assert seconds_of(with_it, precision="auto") == seconds_of(with_it, precision="bf16")
+    assert seconds_of(without, precision="auto") == seconds_of(without, precision="fp32")
+    assert seconds_of(without, precision="bf16") == seconds_of(without, precision="fp32")  # emulated
+    large = {"batch_size": 2_048, "val_size": 1}
+    needs = [
+        estimate_memory(spec_of(precision=precision, **large), ALEXNET224, "cpu", bf16).activations
+        for precision, bf16 in (("fp32", False), ("auto", False), ("auto", True), ("bf16", False))
+    ]
+    assert needs[0] == needs[1] > needs[2] == needs[3]
+    assert not fits(spec_of(precision="auto", batch_size=5_000), ALEXNET224, without)
+    assert fits(spec_of(precision="auto", batch_size=5_000), ALEXNET224, with_it)
+
+
+# -- several devices ----------------------------------------------------------------------------------------------
+
+
+def test_processes_on_a_cpu_share_its_memory() -> None:
+    """Each has the model, the data and torch; one more is torchrun's agent."""
+    large = {"batch_size": 4_096, "val_size": 10, "train_size": 1_000}
+    one, two = (estimate_memory(spec_of(devices=n, **large), ALEXNET224, "cpu") for n in (1, 2))
+    assert two.data == 2 * one.data
+    assert two.activations == one.activations  # they share the batch
+    weights = 4 * 57e6
+    assert one.model == pytest.approx(3 * weights, rel=1e-3)  # weights, and two copies for a checkpoint
+    assert two.model == pytest.approx(
+        (3 + 1) * weights + 3 * weights, rel=1e-3
+    )  # buckets; gradients of rank 1
+    assert one.process == 800_000_000
+    assert two.process == 3 * 500_000_000 + 300_000_000
+
+
+def test_each_gpu_has_a_share_of_the_batch_and_the_whole_model() -> None:
+    large = {"batch_size": 4_096, "val_size": 10}
+    one, four = (estimate_memory(spec_of(devices=n, **large), ALEXNET224, "cuda") for n in (1, 4))
+    assert four.activations == one.activations / 4
+    assert four.model == pytest.approx(one.model * 1.5, rel=1e-3)  # buckets beside weights and gradients
+    assert (four.data, four.process) == (one.data, one.process)
+
+
+def test_time_knows_how_many_share_the_work() -> None:
+    gpu = replace(SLOT, device="cuda", gpus=4)
+    one, four = (seconds_of(gpu, devices=n, batch_size=512) for n in (1, 4))
+    assert one / 4 < four < one  # one of them evaluates
+    assert seconds_of(SLOT, devices=4) > seconds_of(SLOT, devices=1)  # one thread for all
+    assert seconds_of(replace(SLOT, threads=8), devices=4) < seconds_of(SLOT, devices=4)
+    assert [count_threads(spec_of(devices=n), replace(SLOT, threads=8)) for n in (1, 3, 16)] == [8, 2, 1]
+    assert count_threads(spec_of(devices=3), gpu) == gpu.threads
+
+
+def test_too_many_processes_are_refused_with_as_many_as_fit() -> None:
+    spec = spec_of(devices=16, batch_size=64)
+    small = replace(SLOT, memory=8_000_000_000)
+    found = judge(spec, ALEXNET224, small, None)
+    assert found.field == "devices"
+    said = re.fullmatch(
+        r"AlexNet-224 on 16 devices needs about \d+ GB, and the largest slot has 8.0 GB: try devices (\d+)",
+        found.problem,
     )
+    assert said, found.problem
+    assert not judge(spec_of(devices=int(said[1]), batch_size=64), ALEXNET224, small, None).problem
+    assert judge(spec_of(devices=int(said[1]) + 1, batch_size=64), ALEXNET224, small, None).problem
+    assert might_be_large(spec, [small])
+    assert not might_be_large(spec_of(devices=2, model="lenet"), [SLOT])
+
+
+def test_a_run_that_wants_more_gpus_than_there_are_is_none_for_that_slot() -> None:
+    gpu = replace(SLOT, device="cuda", gpus=2)
+    assert [is_for(spec_of(devices=n), gpu) for n in (1, 2, 3)] == [True, True, False]
+    assert is_for(spec_of(devices=3), SLOT)
+
+
+def test_evaluations_batches_are_sized_by_the_work_on_a_gpu_too() -> None:
+    sizes = [evaluation_batch(flops, "cuda") for flops in (0, 800_000, 3_600_000_000, 10**12)]
+    assert sizes == [2048, 2048, 128, 32]
 
 
 @pytest.mark.parametrize(
@@ -147,11 +236,14 @@ def test_sizes_as_people_write_them(nbytes: float, text: str) -> None:
 
 
 def test_a_slot_is_what_its_worker_says() -> None:
-    assert read_slot("w", "h", 2, {}) is None
+    assert read_slot("w", "h", 2, 0, {}) is None
     told = {"device": "cpu", "memory": 5, "threads": 1}
-    assert read_slot("w", "h", 2, told) == Slot("w", "h", "cpu", 5, 1, 2, None)
-    assert read_slot("w", "h", 2, {**told, "pace": None}) == Slot("w", "h", "cpu", 5, 1, 2, None)
-    assert read_slot("w", "h", 2, {**told, "pace": vars(PACE)}) == Slot("w", "h", "cpu", 5, 1, 2, PACE)
+    assert read_slot("w", "h", 2, 0, told) == Slot("w", "h", "cpu", 5, 1, 2, None)
+    assert read_slot("w", "h", 2, 0, {**told, "pace": None}) == Slot("w", "h", "cpu", 5, 1, 2, None)
+    assert read_slot("w", "h", 2, 0, {**told, "pace": vars(PACE)}) == Slot("w", "h", "cpu", 5, 1, 2, PACE)
+    more = {"bf16": False, "inductor_lacks": "a C++ compiler (g++)"}
+    found = read_slot("w", "h", 2, 3, {**told, **more})
+    assert found == Slot("w", "h", "cpu", 5, 1, 2, None, 3, False, "a C++ compiler (g++)")
     assert [is_for(spec_of(device=device), SLOT) for device in ("auto", "cpu", "cuda")] == [True, True, False]
 
 

@@ -16,10 +16,12 @@ from app.runs import NewRun
 from app.settings import Settings
 from ml.spec import MAX_DEVICES, RunSpec
 from tests.processes import wait_for
+from worker.capacity import read_bf16, read_sizes
 from worker.slots import Slots, default_slots, divide_threads, read_gpus
 
 LISTED = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-11111111-0000-0000-0000-000000000000)
   MIG 1g.10gb     Device  0: (UUID: MIG-5)
+  MIG 3g.40gb     Device  1: (UUID: MIG-67)
 GPU 1: Tesla T4 (UUID: GPU-22222222-0000-0000-0000-000000000000)
 """
 STAY = threading.Event()
@@ -187,21 +189,50 @@ def test_a_worker_that_leaves_waits_for_no_slot() -> None:
     assert got == [[]]
 
 
+H100, H100_3G = "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA H100 80GB HBM3 MIG 3g.40gb"
+
+
 @pytest.mark.parametrize(
     ("visible", "names"),
     [
-        (None, ["NVIDIA H100 80GB HBM3", "Tesla T4"]),
+        (None, [H100, "Tesla T4"]),  # of a GPU in slices CUDA shows the first
         ("", []),
         ("-1", []),
         ("1", ["Tesla T4"]),
-        ("1,0", ["Tesla T4", "NVIDIA H100 80GB HBM3"]),
-        ("0,7,1", ["NVIDIA H100 80GB HBM3"]),  # CUDA stops at the first that there is not
+        ("1,0", ["Tesla T4", H100]),
+        ("0,7,1", [H100]),  # CUDA stops at the first that there is not
         ("GPU-2222", ["Tesla T4"]),
+        ("MIG-6", [H100_3G]),
+        ("MIG-5,MIG-67", [H100]),  # one slice a process
+        ("MIG-9", []),
     ],
 )
 def test_gpus_are_those_that_cuda_would_show(visible: str | None, names: list[str]) -> None:
-    assert read_gpus(LISTED, visible) == names
+    assert [gpu.name for gpu in read_gpus(LISTED, visible)] == names
 
 
 def test_a_host_without_gpus_lists_none() -> None:
     assert read_gpus("No devices were found\n", None) == []
+
+
+def test_the_memory_is_that_of_the_gpus_that_are_visible() -> None:
+    total = {
+        "GPU-11111111-0000-0000-0000-000000000000": "81559",
+        "GPU-22222222-0000-0000-0000-000000000000": "15360",
+    }
+    assert read_sizes(read_gpus(LISTED, "1"), total) == [15360 * 2**20]
+    assert read_sizes(read_gpus(LISTED, "MIG-67"), total) == [40 * 10**9]
+    assert read_sizes(read_gpus(LISTED, "0,1"), total) == [10 * 10**9, 15360 * 2**20]
+    assert read_sizes(read_gpus(LISTED.replace("  MIG", "#"), "0"), total) == [81559 * 2**20]
+    assert read_sizes(read_gpus(LISTED, "1"), {"GPU-22222222-0000-0000-0000-000000000000": "[N/A]"}) == []
+
+
+def test_gpus_multiply_bf16_from_ampere_on() -> None:
+    gpus = read_gpus(LISTED, None)
+    old, new = ({gpu.uuid: capability for gpu in gpus} for capability in ("7.5", "8.0"))
+    assert read_bf16(gpus, old) is False
+    assert read_bf16(gpus, new) is True
+    assert read_bf16(gpus, new | {gpus[0].uuid: "12.0"}) is True
+    assert read_bf16(gpus, new | {gpus[1].uuid: "7.5"}) is False
+    assert read_bf16(gpus, {}) is None  # an older driver does not tell
+    assert read_bf16(gpus, {gpu.uuid: "[N/A]" for gpu in gpus}) is None

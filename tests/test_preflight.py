@@ -13,22 +13,23 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 from playwright.sync_api import Browser, Page, expect
 
 from app import anatomies, epochs, runs, series, workers
 from app.anatomies import KEPT, RETAKE_S
 from app.db import Database, now
 from app.epochs import measure_epoch
-from app.errors import Unavailable
+from app.errors import Invalid, Unavailable
 from app.models import FINISHED, Anatomy
-from app.preflight import check
+from app.preflight import check, refuse_impossible
 from app.runs import NewRun
 from ml.catalog import MODELS
 from ml.spec import RunSpec
 from tests import processes
 from tests.processes import Stack, Web
 from trainyard import Client
-from worker.capacity import count_host_memory, describe_slot
+from worker.capacity import count_host_memory, describe_slot, multiplies_bf16, what_is_missing
 
 Json = dict[str, Any]
 LENET: Json = {"model": "lenet", "dataset": "digits"}
@@ -172,7 +173,64 @@ def test_the_memory_is_the_machines_or_the_containers(tmp_path: Path) -> None:
     assert machine > 500_000_000
     assert count_host_memory([str(tmp_path / "limit")]) == 3_000_000
     assert count_host_memory([str(tmp_path / "none"), str(tmp_path / "nowhere")]) == machine
-    assert describe_slot(0, 3) == {"device": "cpu", "memory": count_host_memory(), "threads": 3}
+
+
+def test_a_slot_without_a_gpu_says_what_its_trainers_will_find(tmp_path: Path) -> None:
+    """By other means than ml.numerics, as the worker has no torch: both must come to the same."""
+    from ml import numerics
+
+    cpu = torch.device("cpu")
+    assert describe_slot([], 3) == {
+        "device": "cpu",
+        "memory": count_host_memory(),
+        "threads": 3,
+        "bf16": numerics.multiplies_bf16(cpu),
+        "inductor_lacks": what_is_missing("cpu"),
+    }
+    for device in ("cpu", "cuda"):
+        there = numerics.what_is_missing("inductor", RunSpec(), torch.device(device)) is None
+        assert (what_is_missing(device) == "") == there
+        assert what_is_missing(device, str(tmp_path)).startswith(("Python.h in ", "a C"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "multiplies"),
+    [("fpu avx512f avx512_bf16", True), ("fpu amx_bf16 amx_tile", True), ("fpu avx512f avx512_bf16x", False)],
+)
+def test_a_processors_flags_say_whether_it_multiplies_bf16(
+    tmp_path: Path, flags: str, multiplies: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t:\n")
+    assert multiplies_bf16(str(tmp_path / "cpuinfo")) is multiplies
+    assert multiplies_bf16(str(tmp_path / "nowhere")) is False
+
+
+def present(db: Database, name: str, **capacity: Any) -> None:
+    """A worker with a slot on the CPU."""
+    told = {"device": "cpu", "memory": 24 * 10**9, "threads": 1, "pace": None}
+    with db.begin() as s:
+        workers.say_present(s, name, 1, ["CPU"], []).capacity = told | capacity
+
+
+def test_a_run_that_no_worker_can_compile_is_refused_before_it_queues(db: Database) -> None:
+    plain, compiled = RunSpec(**LENET), RunSpec(**LENET, compile="inductor")
+    refuse_impossible(db, [compiled])  # nobody is here who could know
+    present(db, "bare", inductor_lacks="a C++ compiler (g++)")
+    refuse_impossible(db, [plain])
+    with pytest.raises(Invalid) as refused:
+        refuse_impossible(db, [plain, compiled])
+    assert refused.value.field == "spec.compile"
+    assert refused.value.message == (
+        "compile inductor needs a C++ compiler (g++), which no worker here has: choose auto or off"
+    )
+    with db.begin() as s:
+        anatomies.ask(s, question())
+        anatomies.answer(s, question(), FOUND)
+    found = check(db, compiled)
+    assert (found.problem, found.field) == (refused.value.message, "compile")
+    present(db, "old", memory=1 * 10**9)  # smaller, and too old to say what it lacks
+    refuse_impossible(db, [compiled])
+    assert check(db, compiled).problem == ""
 
 
 # -- over HTTP ------------------------------------------------------------------------------------------------------

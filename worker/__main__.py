@@ -59,10 +59,10 @@ def main() -> int:
     if (mismatch := describe_mismatch(supervisor.db)) is not None:
         print(f"trainyard: {mismatch}", file=sys.stderr)
         return 1
-    preflights = Preflights(supervisor.db, describe_slot(len(gpus), supervisor.slots.threads))
+    preflights = Preflights(supervisor.db, describe_slot(gpus, supervisor.slots.threads))
     presence = Presence(
         supervisor,
-        gpus or [f"CPU, {count_cores()} cores ({platform.machine()})"],
+        [gpu.name for gpu in gpus] or [f"CPU, {count_cores()} cores ({platform.machine()})"],
         on_drain=stop_consuming,
         capacity=lambda: preflights.capacity,
     )

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.settings import ROOT
 from worker.environment import trainer_environment
@@ -37,28 +37,49 @@ def divide_threads(cores: int, slots: int) -> int:
     return max(1, cores // slots)
 
 
-def list_gpus() -> list[str]:
-    """Names of the GPUs that a trainer would see, by `nvidia-smi`: the worker never imports torch to ask."""
+class Gpu(NamedTuple):
+    """One that a trainer sees; `uuid` is that of the whole GPU, and `slice_gb` the memory of a part of it (MIG)."""
+
+    uuid: str
+    name: str
+    slice_gb: int | None = None
+
+
+def list_gpus() -> list[Gpu]:
+    """The GPUs that a trainer would see, by `nvidia-smi`: the worker never imports torch to ask."""
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
     return read_gpus(listed.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
-def read_gpus(listed: str, visible: str | None) -> list[str]:
-    """Names in the lines `GPU 0: NAME (UUID: GPU-...)`; those that CUDA_VISIBLE_DEVICES leaves, as CUDA reads it.
+def read_gpus(listed: str, visible: str | None) -> list[Gpu]:
+    """Those in the lines `GPU 0: NAME (UUID: GPU-...)` that CUDA_VISIBLE_DEVICES leaves, as CUDA reads it.
 
-    It lists places or the beginnings of UUIDs, and ends at the first that there is not.
+    It lists places or the beginnings of UUIDs, and ends at the first that there is not. Below a GPU that is divided
+    stand its slices, `MIG 3g.20gb Device 0: (UUID: MIG-...)`; of those CUDA shows a process one alone: that which is
+    named first, else the GPU's first (NVIDIA's MIG user guide, "Device Enumeration").
     """
-    found = re.findall(r"^GPU (\d+): (.*) \(UUID: (\S+)\)", listed, re.MULTILINE)
+    gpus: dict[str, Gpu] = {}  # by place
+    slices: dict[str, Gpu] = {}  # by UUID
+    for line in listed.splitlines():
+        if whole := re.match(r"GPU (\d+): (.*) \(UUID: (\S+)\)", line):
+            place, parent = whole[1], Gpu(whole[3], whole[2])
+            gpus[place] = parent
+        elif gpus and (part := re.match(r"\s+MIG (\S*?(\d+)gb\S*)\s.*\(UUID: (\S+)\)", line)):
+            slices[part[3]] = first = Gpu(parent.uuid, f"{parent.name} MIG {part[1]}", int(part[2]))
+            if gpus[place] is parent:
+                gpus[place] = first
     if visible is None:
-        return [name for _, name, _ in found]
-    kept = []
+        return list(gpus.values())
+    kept: list[Gpu] = []
     for asked in filter(None, (part.strip() for part in visible.split(","))):
-        name = next((n for place, n, uuid in found if asked == place or uuid.startswith(asked)), None)
-        if name is None:
+        if asked.startswith("MIG-") and not kept:
+            return [gpu for uuid, gpu in slices.items() if uuid.startswith(asked)][:1]
+        gpu = gpus.get(asked) or next((gpu for gpu in gpus.values() if gpu.uuid.startswith(asked)), None)
+        if gpu is None:
             break
-        kept.append(name)
+        kept.append(gpu)
     return kept
 
 

@@ -43,6 +43,7 @@ RETURNING = {
     "describe_shortage",
     "describe_error",
     "explain_refusal",
+    "explain_compiler",
     "find_caution",
 }
 RECORDING = {
