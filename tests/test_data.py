@@ -23,7 +23,7 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, MNIST
 
 from ml.catalog import DATASETS
-from ml.data import DatasetUnavailable, load_dataset, subset
+from ml.data import DatasetUnavailable, find_digits, load_dataset, subset
 
 NAMES = (
     "train-images-idx3-ubyte",
@@ -65,6 +65,15 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(MNIST, "mirrors", [f"{(tmp_path / 'nowhere').as_uri()}/", f"{folder.as_uri()}/"])
     monkeypatch.setattr(MNIST, "resources", [(n, hashlib.md5(d).hexdigest()) for n, d in packed.items()])
     return folder
+
+
+def test_digits_are_scikit_learns() -> None:
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    table = np.loadtxt(find_digits(), delimiter=",")
+    assert np.array_equal(table[:, :-1], pixels)
+    assert np.array_equal(table[:, -1], labels)
 
 
 def test_digits_need_no_files_and_are_28x28(tmp_path: Path) -> None:
