@@ -57,16 +57,20 @@ def choose(spec: RunSpec, device: torch.device) -> Numerics:
     if precision == "auto":
         precision = "bf16" if gains_from_bf16(spec.model) and multiplies_bf16(device) else "fp32"
     bf16 = precision == "bf16"
+    # Inductor compiles for 20 to 55 s and then gains little on a CPU. CUDA graphs wait for a GPU to prove them.
+    compilation = "off" if spec.compile == "auto" else spec.compile
     chosen = Numerics(
         precision=precision,
         # bf16 kernels want their channels side by side (bf16 alone gains half); fp32 keeps the plain loop's bits.
         channels_last=_asked(spec.channels_last, bf16),
         # One pass over all weights: AdamW's step of ResNet-18 takes 13 ms for 70, SGD's of LeNet 43 us for 124. With
         # momentum it rounds otherwise than a plain loop, but bf16 does so anyway.
-        fused=_asked(spec.fused, bf16 or keeps_its_bits_fused(spec)),
-        # Inductor compiles for 20 to 55 s and then gains little on a CPU. CUDA graphs wait for a GPU to prove them.
-        compile="off" if spec.compile == "auto" else spec.compile,
-        deterministic=spec.deterministic,
+        # A graph needs the kernels that read the rate from a tensor, whatever was asked for; Muon has none.
+        fused=spec.optimizer != "muon"
+        and (compilation == "graph" or _asked(spec.fused, bf16 or keeps_its_bits_fused(spec))),
+        compile=compilation,
+        # The same seed, the same bits. Faster kernels that do not repeat theirs are for who asks: a CPU has none.
+        deterministic=_asked(spec.deterministic, True),
     )
     missing = what_is_missing(chosen.compile, spec, device)
     if missing is not None:
@@ -105,10 +109,12 @@ def keeps_its_bits_fused(spec: RunSpec) -> bool:
 def what_is_missing(compilation: str, spec: RunSpec, device: torch.device) -> str | None:
     """Why this kind of compilation cannot be had on this machine or for this spec; None when it can."""
     match compilation, device.type:
-        case "inductor", "cpu":
-            compiler, headers = os.environ.get("CXX", "g++"), Path(sysconfig.get_paths()["include"])
+        case "inductor", _:
+            compiler = _find_compiler(device)
             if shutil.which(compiler) is None:
-                return f"this worker has no C++ compiler ({compiler})"
+                language = "C++" if device.type == "cpu" else "C"
+                return f"this worker has no {language} compiler ({compiler})"
+            headers = Path(sysconfig.get_paths()["include"])
             return None if (headers / "Python.h").exists() else f"this worker has no Python.h in {headers}"
         case "graph", "cpu":
             return "CUDA graphs need a GPU"
@@ -127,9 +133,27 @@ def use(chosen: Numerics, device: torch.device) -> None:
         return
     torch.backends.cudnn.deterministic = chosen.deterministic
     torch.backends.cudnn.benchmark = not chosen.deterministic
-    exact = "ieee" if chosen.deterministic else "tf32"
-    torch.backends.cudnn.conv.fp32_precision = exact  # type: ignore[attr-defined]
-    torch.backends.cuda.matmul.fp32_precision = exact
+    allow_tf32(not chosen.deterministic)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether fp32 products on a GPU may round their factors to TF32, in matrices and in convolutions.
+
+    By PyTorch's older switches: they set the newer ones (`fp32_precision`) along, but not the other way round, and once
+    the two disagree, whoever reads an older one gets an error.
+    """
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _find_compiler(device: torch.device) -> str:
+    """What Inductor builds with: its C++ kernels on a CPU, Triton's launcher of kernels, in C, on a GPU.
+
+    The names are looked for as torch/_inductor/config.py (`cpp.cxx`) and triton/runtime/build.py do.
+    """
+    if device.type == "cpu":
+        return os.environ.get("CXX", "g++")
+    return os.environ.get("CC") or next(filter(shutil.which, ("gcc", "clang")), "gcc")
 
 
 def _asked(field: str, auto: bool) -> bool:

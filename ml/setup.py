@@ -116,6 +116,8 @@ def prepare(
         ValueError: the data hold fewer images than the spec asks for, or are too small for the model; what the spec
             asks for cannot be had on this machine.
     """
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # or streams, graphs and questions to the hardware would be of GPU 0
     numerics = numerics or choose(spec, device)
     use(numerics, device)
     options = MODELS[spec.model].options.model_validate(spec.model_options)
@@ -180,9 +182,9 @@ def average(model: nn.Module, decay: float) -> AveragedModel:
 
 
 def make_optimizer(spec: RunSpec, model: nn.Module, numerics: Numerics) -> torch.optim.Optimizer | MuonAdamW:
-    """The spec's optimizer over all parameters. Muon has no fused form; in a CUDA graph the rate is a tensor."""
+    """The spec's optimizer over all parameters; in a CUDA graph the rate is a tensor."""
     in_graph = numerics.compile == "graph"
-    fused = numerics.fused or in_graph or None  # a graph needs the kernel that takes its rate from a tensor
+    fused = numerics.fused or None  # None: PyTorch's plain loop on a CPU, its grouped kernels on a GPU
     lr: Any = torch.tensor(spec.lr, device=next(model.parameters()).device) if in_graph else spec.lr
     match spec.optimizer:
         case "sgd":

@@ -6,6 +6,7 @@ bits. The learning rate is a function of the step, so schedules have no state.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ def restore(state: Mapping[str, Any], spec: RunSpec, run: Setup) -> Place:
     """
     if state.get("format") != FORMAT:
         raise ValueError(f"this checkpoint has format {state.get('format')!r}; this version reads {FORMAT}")
-    if RunSpec.model_validate_json(state["spec"]) != spec:
+    if RunSpec.read_stored(json.loads(state["spec"])) != spec:
         raise ValueError("this checkpoint belongs to a run with another spec; start a new run instead")
     if state["data_digest"] != run.resolved["data_digest"]:
         raise ValueError(

@@ -6,14 +6,26 @@ class. It holds no path, no URL and no code, and imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
 
 MAX_STEPS = 100_000_000
 MAX_DEVICES = 16  # of one host
+TAKES_MOMENTUM = ("sgd", "muon")
+STORED = {"stored": True}  # the validation context of a spec that was accepted once
+_ON_OFF = {True: "on", False: "off"}
 
 
 def _one_of(value: str, what: str, names: list[str]) -> str:
@@ -193,10 +205,10 @@ class RunSpec(BaseModel):
         description="Inductor compiles the model first, which takes up to a minute; graph replays a step as one CUDA "
         "graph; auto is off.",
     )
-    deterministic: bool = Field(
-        True,
+    deterministic: Literal["auto", "on", "off"] = Field(
+        "auto",
         title="Deterministic",
-        description="The same seed gives the same bits on a GPU too; off allows faster kernels there.",
+        description="The same seed gives the same bits on a GPU too; off allows faster kernels there; auto is on.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", title="Device", description="Auto takes the slot's GPU where there is one."
@@ -232,8 +244,13 @@ class RunSpec(BaseModel):
     def _known_schedule(cls, value: str) -> str:
         return _one_of(value, "schedule", list(SCHEDULES))
 
+    @field_validator("deterministic", mode="before")
+    @classmethod
+    def _once_a_boolean(cls, value: Any) -> Any:
+        return _ON_OFF[value] if isinstance(value, bool) else value
+
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self, info: ValidationInfo) -> Self:
         options = MODELS[self.model].options
         try:
             parsed = options.model_validate(self.model_options)
@@ -264,6 +281,8 @@ class RunSpec(BaseModel):
                 )
         self._check_model()
         self._check_optimisation()
+        if info.context is not STORED:
+            self._check_arithmetic()
         if self.total_steps > MAX_STEPS:
             raise _field_error(
                 "epochs",
@@ -312,6 +331,38 @@ class RunSpec(BaseModel):
                 f"must be shorter than the training of {self.epochs} epochs",
             )
 
+    def _check_arithmetic(self) -> None:
+        """What no machine can do, and what would be without effect. `ml.numerics` knows what one machine cannot do."""
+        if self.compile == "graph":
+            self._check_graph()
+        if self.nesterov and self.optimizer not in TAKES_MOMENTUM:
+            raise _field_error(
+                "nesterov",
+                True,
+                f"{OPTIMIZERS[self.optimizer].title} has no such momentum; turn nesterov off, or choose sgd or muon",
+            )
+        if self.fused == "on" and self.optimizer == "muon":
+            raise _field_error("fused", self.fused, "Muon has no fused form; leave this at auto or off")
+
+    def _check_graph(self) -> None:
+        """A CUDA graph replays one step of one GPU: nothing in it may wait for, or be decided by, the host."""
+        if self.device == "cpu":
+            why = "CUDA graphs need a GPU; set device to auto or cuda, or choose auto or off here"
+        elif self.devices > 1:
+            why = "a step that waits for other GPUs is not recorded; set devices to 1, or choose auto or off here"
+        elif self.optimizer == "muon":
+            why = "Muon cannot be recorded in a CUDA graph; choose another optimizer, or auto or off here"
+        elif self.on_nan == "continue":
+            why = "a CUDA graph cannot skip an update; set on_nan to fail, or choose auto or off here"
+        else:
+            return
+        raise _field_error("compile", self.compile, why)
+
+    @classmethod
+    def read_stored(cls, fields: Mapping[str, Any]) -> Self:
+        """A spec that was accepted once: combinations that are refused since then go on meaning what they did."""
+        return cls.model_validate(dict(fields), context=STORED)
+
     @property
     def gpus(self) -> int:
         """How many GPUs of one host the run cannot do without."""
@@ -333,6 +384,12 @@ class RunSpec(BaseModel):
     @property
     def total_steps(self) -> int:
         return self.epochs * self.steps_per_epoch
+
+
+def in_todays_words(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored spec, unchecked, with each value as it would be stored now: `deterministic` was a boolean once."""
+    value = stored.get("deterministic")
+    return {**stored, "deterministic": _ON_OFF[value]} if isinstance(value, bool) else dict(stored)
 
 
 def _field_error(name: str, value: Any, message: str) -> ValidationError:

@@ -230,6 +230,17 @@ def test_precision_that_was_asked_for_confounds_and_can_be_matched() -> None:
     assert (rerun.odd, rerun.spec.model, rerun.spec.precision) == ("b", "resnet8", "fp32")
 
 
+def test_a_match_leaves_out_what_the_optimizer_does_not_take() -> None:
+    """The reference has Nesterov momentum, which AdamW has not, and a spec with both would be refused."""
+    sgd = {"nesterov": True, "lr": 0.1}
+    runs = [facts("a", sgd), facts("b", {"optimizer": "adamw", "momentum": 0.0})]
+    runs = [replace(run, spec={k: v for k, v in run.spec.items() if k != "mixup"}) for run in runs]
+    verdict = judge(runs, ["optimizer"])
+    assert confounders(verdict) == ["lr"]
+    (rerun,) = plan_match(runs, verdict, "a").reruns
+    assert (rerun.odd, rerun.spec.optimizer, rerun.spec.lr, rerun.spec.nesterov) == ("b", "adamw", 0.1, False)
+
+
 def test_updates_that_follow_from_a_setting_are_told() -> None:
     verdict = judge([facts("a"), facts("b", {"batch_size": 128, "model": "resnet8"})])
     (note,) = (note for note in verdict.notes if note.kind == "updates")

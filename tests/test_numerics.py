@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import sysconfig
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from ml import numerics
 from ml.catalog import MODELS
 from ml.events import Points, Prepared, Snapshot
-from ml.numerics import BEFORE, choose, keep, what_is_missing
+from ml.numerics import BEFORE, allow_tf32, choose, keep, what_is_missing
 from ml.precision import share_precision
+from ml.setup import make_optimizer, prepare
 from ml.spec import RunSpec
 from ml.train import train
 from tests.bits import assert_same_bits
@@ -59,6 +64,30 @@ def test_auto_fuses_where_no_bit_changes(bf16_machine: None) -> None:
     assert fused(model="resnet8", momentum=0.9)
     assert not fused(model="resnet8", momentum=0.9, fused="off")
     assert fused(optimizer="adamw", fused="on")
+
+
+def test_fused_is_what_is_done(plain_machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Muon has no fused form, and a graph has no other."""
+
+    def fused(**fields: Any) -> tuple[bool, bool | None]:
+        spec = RunSpec(**fields)
+        chosen = choose(spec, CUDA)
+        optimizer = make_optimizer(spec, nn.Sequential(*(nn.Linear(2, 2) for _ in range(3))), chosen)
+        return chosen.fused, optimizer.param_groups[0].get("fused")
+
+    assert fused(compile="graph", momentum=0.9, fused="off") == (True, True)
+    assert fused(compile="graph", optimizer="adamw", fused="off") == (True, True)
+    assert fused(compile="off", momentum=0.9, fused="off") == (False, None)
+    monkeypatch.setattr(numerics, "multiplies_bf16", lambda device: True)
+    assert fused(model="resnet8", momentum=0.9) == (True, True)
+    assert fused(model="resnet8", optimizer="muon", momentum=0.9) == (False, None)
+
+
+def test_deterministic_is_on_unless_it_is_not_wanted() -> None:
+    found = {
+        asked: choose(RunSpec(deterministic=asked), CPU).deterministic for asked in ("auto", "on", "off")
+    }
+    assert found == {"auto": True, "on": True, "off": False}
 
 
 def test_fused_plain_sgd_has_the_bits_of_the_plain_loop() -> None:
@@ -115,23 +144,41 @@ def test_what_another_machine_cannot_do_is_said() -> None:
     ("fields", "device", "words"),
     [
         ({"compile": "graph"}, CPU, "compile graph: CUDA graphs need a GPU. Choose auto or off."),
+        # Refused before they queue (tests/test_spec.py); these were stored before that.
         ({"compile": "graph", "optimizer": "muon"}, CUDA, "Muon cannot be recorded"),
         ({"compile": "graph", "on_nan": "continue"}, CUDA, "cannot skip an update"),
+        ({"compile": "graph", "devices": 2}, CUDA, "waits for other GPUs"),
     ],
 )
 def test_a_compilation_that_cannot_be_had_is_refused(
     fields: dict[str, Any], device: torch.device, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        choose(RunSpec(**fields), device)
+        choose(RunSpec.read_stored(fields), device)
 
 
-def test_inductor_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(
-        ValueError, match=r"compile inductor: this worker has no C\+\+ compiler \(no-such-compiler\)"
-    ):
-        choose(RunSpec(compile="inductor"), CPU)
+@pytest.mark.parametrize(("device", "variable", "language"), [(CPU, "CXX", "C++"), (CUDA, "CC", "C")])
+def test_inductor_needs_a_compiler(
+    device: torch.device, variable: str, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "no-such-compiler")
+    words = (
+        f"compile inductor: this worker has no {language} compiler (no-such-compiler). Choose auto or off."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        choose(RunSpec(compile="inductor"), device)
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
+def test_inductor_needs_the_headers_of_python(
+    device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "true")  # a program that is everywhere
+    monkeypatch.setenv("CC", "true")
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    assert what_is_missing("inductor", RunSpec(), device) == f"this worker has no Python.h in {tmp_path}"
+    (tmp_path / "Python.h").touch()
+    assert what_is_missing("inductor", RunSpec(), device) is None
 
 
 @pytest.mark.slow
@@ -169,3 +216,36 @@ def test_a_gpus_numbers_come_a_report_later() -> None:
     ]  # the first is shown at once
     tally.add(2, torch.tensor([1.0, 0.5]), 0.1)
     assert [p.step for p in tally.report() if isinstance(p, Points)] == [[2]]
+
+
+# -- switches of a GPU ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tf32_switches() -> Iterator[None]:
+    matrices, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    yield
+    torch.set_float32_matmul_precision(matrices)
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def test_whoever_reads_the_switches_of_tf32_is_told_the_same(tf32_switches: None) -> None:
+    """PyTorch has two sets of them, and raises where they disagree."""
+    for allowed in (True, False, True, False):
+        allow_tf32(allowed)
+        assert torch.backends.cudnn.allow_tf32 is allowed
+        assert torch.backends.cuda.matmul.allow_tf32 is allowed
+        assert torch.get_float32_matmul_precision() == ("high" if allowed else "highest")
+        newer = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+        assert [one.fp32_precision == "tf32" for one in newer] == [allowed, allowed]
+
+
+def test_the_gpu_of_the_run_is_the_current_one_before_anything_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the order is tested here: no GPU has run it."""
+
+    def take(device: torch.device) -> None:
+        raise InterruptedError(str(device))
+
+    monkeypatch.setattr(torch.cuda, "set_device", take)
+    with pytest.raises(InterruptedError, match="cuda:1"):
+        prepare(RunSpec(), digits(), torch.device("cuda", 1))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
-from ml.spec import MAX_STEPS, RunSpec
+from ml.spec import MAX_STEPS, RunSpec, in_todays_words
 
 NO_NUMBERS: list[Any] = [True, "1e5", "3", None, [1], {"a": 1}]
 
@@ -169,6 +169,11 @@ def test_whatever_comes_in_is_a_spec_or_a_validation_error(value: Any) -> None:
         ({"label_smoothing": 1}, "label_smoothing", "less than 1"),
         ({"ema": 1}, "ema", "less than 1"),
         ({"flip": "yes"}, "flip", "boolean"),
+        ({"nesterov": True, "optimizer": "adam"}, "nesterov", "Adam has no such momentum; turn nesterov off"),
+        ({"nesterov": True, "optimizer": "adamw"}, "nesterov", "turn nesterov off, or choose sgd or muon"),
+        ({"fused": "on", "optimizer": "muon"}, "fused", "leave this at auto or off"),
+        ({"deterministic": "true"}, "deterministic", "'auto', 'on' or 'off'"),
+        ({"deterministic": 1}, "deterministic", "'auto', 'on' or 'off'"),
     ],
 )
 def test_fine_points_that_cannot_be_are_refused(fields: dict[str, Any], named: str, remedy: str) -> None:
@@ -177,5 +182,49 @@ def test_fine_points_that_cannot_be_are_refused(fields: dict[str, Any], named: s
     assert place(error) == (named,)
 
 
-def test_nesterov_without_sgd_is_ignored_as_momentum_is() -> None:
-    assert RunSpec(optimizer="adamw", nesterov=True).nesterov
+GRAPH: list[tuple[dict[str, Any], str]] = [
+    ({"device": "cpu"}, "set device to auto or cuda"),
+    ({"devices": 2}, "set devices to 1"),
+    ({"optimizer": "muon"}, "choose another optimizer"),
+    ({"on_nan": "continue"}, "set on_nan to fail"),
+]
+
+
+@pytest.mark.parametrize(("fields", "remedy"), GRAPH)
+def test_a_graph_that_no_machine_can_record_is_refused(fields: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(ValidationError, match=f"{remedy}.*auto or off") as error:
+        RunSpec(compile="graph", **fields)
+    assert place(error) == ("compile",)
+    assert RunSpec(compile="off", **fields)
+
+
+def test_what_a_graph_can_record_is_accepted() -> None:
+    assert RunSpec(
+        compile="graph", optimizer="adamw", clip_norm=1.0, grad_norm="layers", ema=0.999, device="cuda"
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"compile": "graph", **fields} for fields, _ in GRAPH),
+        {"nesterov": True, "optimizer": "adamw"},
+        {"fused": "on", "optimizer": "muon"},
+    ],
+)
+def test_a_stored_spec_is_read_by_the_rules_of_its_time(fields: dict[str, Any]) -> None:
+    read = RunSpec.read_stored(fields)
+    assert {name: getattr(read, name) for name in fields} == fields
+    with pytest.raises(ValidationError):
+        RunSpec.model_validate(fields)
+    with pytest.raises(ValidationError):  # what was never accepted is not now
+        RunSpec.read_stored({"lr": -1})
+
+
+@pytest.mark.parametrize(("before", "now"), [(True, "on"), (False, "off")])
+def test_deterministic_was_a_boolean_once(before: bool, now: str) -> None:
+    assert RunSpec.model_validate({"deterministic": before}).deterministic == now
+    assert RunSpec.model_validate_json(json.dumps({"deterministic": before})).deterministic == now
+    assert in_todays_words({"lr": 1.0, "deterministic": before}) == {"lr": 1.0, "deterministic": now}
+    assert in_todays_words({"lr": 1.0}) == {"lr": 1.0}
+    assert RunSpec().deterministic == "auto"

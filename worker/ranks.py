@@ -84,7 +84,7 @@ def launch(job: Job) -> int:
     A run's threads are those of its slot: processes on the CPU share them.
     """
     DATASETS.look_in(get_settings().datasets_dir)
-    spec = RunSpec.model_validate(job.spec)
+    spec = RunSpec.read_stored(job.spec)
     if len(job.slots) < spec.devices:
         threads = max(1, int(os.environ.get("OMP_NUM_THREADS", "1")) // spec.devices)
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
@@ -180,7 +180,7 @@ def follow(job: Job, crew: Ranks, device: torch.device) -> None:
     """Train along, from the checkpoint that rank 0 chose, until it says that it is over."""
     settings = get_settings()
     DATASETS.look_in(settings.datasets_dir)
-    spec = RunSpec.model_validate(job.spec)
+    spec = RunSpec.read_stored(job.spec)
     try:
         pointer = json.loads(crew.share_text(""))  # rank 0 has loaded, and downloaded, the data by then
         data = load_dataset(spec.dataset, settings.datasets_dir)

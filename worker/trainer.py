@@ -110,9 +110,8 @@ class Trainer:
     def events(self) -> Iterator[Event]:
         self.reporter.set(phase="loading data", now=True)
         data = load_dataset(self.job.spec["dataset"], self.settings.datasets_dir, self.loading)
-        self.spec = RunSpec.model_validate(
-            self.job.spec
-        )  # after the data: one that is not here says so better
+        # After the data: one that is not here says so better.
+        self.spec = RunSpec.read_stored(self.job.spec)
         self.validation = Validation(data, self.spec.val_size, self.settings.images_dir)
         device = pick_place(self.job, self.crew)
         resume = self.checkpoints.load(self.rewind)

@@ -5,7 +5,7 @@ statistics. Nothing here reads a database.
 """
 
 from app.compare.diff import Delta, Field, SpecDiff, deltas, diff_specs, differing_fields
-from app.compare.facts import Gap, RunFacts, facts_of, flatten, same
+from app.compare.facts import Gap, RunFacts, facts_of, flatten, same, spec_of
 from app.compare.fairness import judge
 from app.compare.resampling import Permuted
 from app.compare.statistics import LeftOut, Pair, Sample, Statistics, measure
@@ -35,4 +35,5 @@ __all__ = [
     "judge",
     "measure",
     "same",
+    "spec_of",
 ]

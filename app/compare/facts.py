@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Final
 
 from app.models import Run
+from ml.spec import in_todays_words
 
 
 class Gap(Enum):
@@ -35,7 +36,12 @@ class RunFacts:
 
 
 def facts_of(run: Run) -> RunFacts:
-    return RunFacts(run.id, run.name, run.kind, run.state, run.spec, run.resolved, run.started_at)
+    return RunFacts(run.id, run.name, run.kind, run.state, spec_of(run), run.resolved, run.started_at)
+
+
+def spec_of(run: Run) -> Mapping[str, Any]:
+    """The run's spec in today's words; of an outside script what it said."""
+    return in_todays_words(run.spec) if run.kind == "training" else run.spec
 
 
 def same(a: Any, b: Any) -> bool:

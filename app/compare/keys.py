@@ -14,7 +14,7 @@ from typing import Any
 from app.compare.diff import OPTIONS
 from app.compare.facts import UNKNOWN, UNUSED, RunFacts, flatten
 from ml.catalog import DATASETS, MODELS
-from ml.spec import RunSpec
+from ml.spec import TAKES_MOMENTUM, RunSpec
 
 
 class Role(Enum):
@@ -58,6 +58,7 @@ _AS_RESOLVED = (
     "deterministic",
     "device",
 )  # not as asked for
+_SWITCHES = ("channels_last", "fused", "deterministic")  # asked for as on or off, resolved as true or false
 _NOTES = (
     "channels_last", "fused", "compile", "deterministic", "grad_norm", "device", "devices", "device_name", "threads",
     "python", "torch", "torchvision",
@@ -80,7 +81,6 @@ EXPANDED = ("model_options",)  # its parts are keys, not the field itself
 IMPLIED: Mapping[str, Any] = {"augmentation": None, "pretrained": False}
 NOTHING = (None, False, 0, "", "none", "no", "false", "0")
 MUST_KNOW = {*RunSpec.model_fields, "data_digest", "code"} - {*EXPANDED, *_NOTES}
-TAKES_MOMENTUM = ("sgd", "muon")
 
 VERBATIM = ("code", "data_digest", "val_digest", "device_name")  # 12e4567 is a commit, no number
 
@@ -131,6 +131,8 @@ def _read_run(run: RunFacts) -> dict[str, Any]:
     row = {**flatten(run.resolved), **(_training(run) if run.kind == "training" else _external(run))}
     for name in _AS_RESOLVED:
         value = run.resolved.get(name, row.get(name, "auto"))
+        if name in _SWITCHES and value in ("on", "off"):
+            value = value == "on"
         row[name] = UNKNOWN if value == "auto" else value
     if isinstance(row["device"], str):
         row["device"] = row["device"].partition(":")[0]  # which of several equal GPUs is of no interest

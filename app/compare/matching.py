@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from app.compare.facts import RunFacts, flatten, identity
 from app.compare.verdict import Group, Verdict
 from app.compare.words import OPTIONS
-from ml.spec import RunSpec
+from ml.spec import TAKES_MOMENTUM, RunSpec
 
 MAX_NEW = 20
 Obstacle = Literal["nothing", "no_subject", "external", "not_begun", "not_settable", "invalid", "too_many"]
@@ -70,7 +70,7 @@ def plan_match(runs: Sequence[RunFacts], verdict: Verdict, baseline: str | None 
         return Match((), ids, "too_many")
     try:
         planned = [_rerun(by_id[o], by_id[r], verdict) for o, r in pairs]
-        there = {run: RunSpec.model_validate(by_id[run].spec) for run in ids}
+        there = {run: RunSpec.read_stored(by_id[run].spec) for run in ids}
     except ValidationError:
         return Match((), ids, "invalid", tuple(c.key for c in verdict.confounders if _is_settable(c.key)))
     reruns = tuple(rerun for rerun in planned if rerun.spec not in there.values())
@@ -141,6 +141,8 @@ def _as_reference(odd: RunFacts, reference: RunFacts, verdict: Verdict) -> dict[
             spec[key] = odd.spec.get(key, RunSpec.model_fields[key].default)
         elif key.startswith(OPTIONS) and key in before:
             spec["model_options"][key.removeprefix(OPTIONS)] = before[key]
+    if spec.get("optimizer", "sgd") not in TAKES_MOMENTUM:
+        spec["nesterov"] = False  # the reference's, of another optimizer
     if any(confounder.key == "precision" for confounder in verdict.confounders):
         spec["precision"] = reference.resolved.get(
             "precision", spec.get("precision", "auto")

@@ -11,7 +11,7 @@ from sqlmodel import Session
 from starlette.responses import RedirectResponse, Response
 
 from app import listing, runs, series, submit
-from app.compare import flatten
+from app.compare import flatten, spec_of
 from app.db import now
 from app.models import CANCELED, FAILED, FINISHED, PAUSED, QUEUED, RUNNING, Run, RunEvent
 from app.web import formats, forms
@@ -76,7 +76,7 @@ def allowed_actions(run: Run) -> list[str]:
 
 
 def _again_url(request: Request, run: Run) -> str:
-    query = {name: forms.as_text(value) for name, value in flatten(run.spec).items() if value is not None}
+    query = {name: forms.as_text(value) for name, value in flatten(spec_of(run)).items() if value is not None}
     # Not validated: its data set may have been removed since, and the form says so.
     usual = runs.default_name(RunSpec.model_construct(**run.spec))
     query |= {"name": run.name} if run.name != usual else {}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.compare import differing_fields, same
+from app.compare import differing_fields, same, spec_of
 from app.compare.words import Words, resolved_title
 from app.models import Run
 from app.web.i18n import _, ngettext
@@ -55,7 +55,7 @@ class SpecTable:
 
 def make_specs(runs: Sequence[Run], names: Sequence[str], baseline: str | None) -> SpecTable:
     base = next((i for i, run in enumerate(runs) if run.id == baseline), None)
-    specs, resolved = [run.spec for run in runs], [_resolved(run) for run in runs]
+    specs, resolved = [spec_of(run) for run in runs], [_resolved(run) for run in runs]
     differing = differing_fields(specs)
     begun = [facts for facts in resolved if facts]  # the others do not differ: they have not told yet
     ran = {name: [facts.get(name) for facts in resolved] for name in differing_fields(begun)}
