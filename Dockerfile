@@ -5,6 +5,11 @@ FROM python:3.11-slim
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /srv/trainyard
 
+# For `compile: inductor`, which builds C++ on a CPU and a launcher in C on a GPU.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends g++ \
+ && rm -rf /var/lib/apt/lists/*
+
 # The dependencies first, in a layer that a change of our code keeps.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN mkdir app ml worker trainyard \

@@ -187,6 +187,7 @@ def test_the_worker_gets_the_gpus_and_time_to_write_checkpoints() -> None:
     assert "deploy" not in services["worker-cpu"]
     assert services["worker-cpu"]["profiles"] == ["cpu"]
     assert services["worker"]["stop_grace_period"] == "45s"
+    assert services["worker"]["shm_size"] == "1gb"
 
 
 def test_our_services_start_after_what_they_need() -> None:

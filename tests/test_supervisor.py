@@ -194,6 +194,7 @@ def test_a_trainer_gets_no_secret_that_it_does_not_need() -> None:
     given = {
         "PATH": "/bin", "HOME": "/home/a", "http_proxy": "http://proxy", "CUDA_VISIBLE_DEVICES": "1", "LC_ALL": "C",
         "TRAINYARD_DATABASE_URL": "postgresql://u:p@h/d", "TRAINYARD_DATA_DIR": "/data", "OMP_NUM_THREADS": "64",
+        "CC": "clang", "CXX": "clang++", "CUDA_DEVICE_ORDER": "FASTEST_FIRST",
     }  # fmt: skip
     secrets = {
         "TRAINYARD_TOKEN": "t", "TRAINYARD_BROKER_URL": "redis://:p@h", "AWS_SECRET_ACCESS_KEY": "s", "PGPASSWORD": "p",
@@ -203,6 +204,7 @@ def test_a_trainer_gets_no_secret_that_it_does_not_need() -> None:
     assert env == {
         **given, "OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "PYTHONUNBUFFERED": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ NAMES = frozenset(
         "HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "TZ", "USER",
         "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "XDG_CACHE_HOME", "TERM",
         "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-        "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FAKETIME",
+        "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FAKETIME", "CC", "CXX",
     }
 )  # fmt: skip
 PREFIXES = (
@@ -31,6 +31,9 @@ def trainer_environment(of: Mapping[str, str], threads: int) -> dict[str, str]:
     env = {name: value for name, value in of.items() if is_needed(name)}
     env |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     env |= {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # a pool of forks hangs after OpenMP has run
+    env |= {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID"
+    }  # GPU 0 is nvidia-smi's, by which the worker counts and names them
     return env | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # the one with which cuBLAS repeats its bits
 
 
