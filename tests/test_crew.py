@@ -19,6 +19,8 @@ from torch.multiprocessing.spawn import spawn
 from ml.crew import Crew, Dismissed, Ranks
 from ml.data import load_dataset
 from ml.events import Evaluated, Points, Snapshot
+from ml.generators import seed_generators
+from ml.setup import prepare
 from ml.spec import RunSpec
 from ml.sync_norm import synchronise
 from ml.train import train
@@ -35,9 +37,10 @@ SPECS: dict[str, dict[str, Any]] = {
     "uneven": {**SMALL, "model": "lenet", "model_options": {"activation": "relu"}, **SGD, "batch_size": 15},
     "clipped": {**SMALL, "model": "mlp", **SGD, "clip_norm": 0.5, "ema": 0.9, "nesterov": True},
     "alexnet": {**SMALL, "model": "alexnet", "model_options": {"dropout": 0.0}, **SGD, "lr": 0.01},
-    # Batch normalisation over both. It divides by small deviations, so the last digits grow from step to step; with a
-    # batch of one image they would at once. That it is right is seen in float64, below.
-    "norm": {**SMALL, "model": "resnet8", **SGD, "lr": 0.01, "train_size": 48},
+    # Batch normalisation over both. The step is short, as of its 600,000 values a ReLU always sees some on the edge of
+    # zero: rounding puts them on one side or the other, and the larger the step, the further that takes the next one.
+    # No batch of one image: its deviations are nearly zero. In float64 it is compared below.
+    "norm": {**SMALL, "model": "resnet8", **SGD, "lr": 0.001, "train_size": 48},
 }
 DRAWS = {
     **SMALL,
@@ -145,24 +148,51 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def first_weights(spec: RunSpec) -> dict[str, torch.Tensor]:
+    seed_generators(spec.seed)
+    state = prepare(spec, load_dataset("digits", Path("nowhere")), CPU).model.state_dict()
+    return {key: value.clone() for key, value in state.items()}
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_two_processes_train_what_one_does(together: Path, name: str) -> None:
-    """The same losses, accuracies, weights and evaluations, to the rounding of sums in another order."""
+    """The same losses, accuracies and evaluations, and weights that moved alike, to the rounding of sums in another
+    order. Over seeds, weights moved apart by at most 3e-6 of their way, with batch normalisation 3e-3; by 0.3 where
+    each process normalised its own images."""
     both = read(together / f"{name}.pt")
     alone = collect(RunSpec(**SPECS[name]), Crew())
     steps = 2 * math.ceil(SPECS[name]["train_size"] / SPECS[name]["batch_size"])
     assert len(both.losses) == len(alone.losses) == steps
-    rounding = 1e-2 if name == "norm" else 2e-4
-    assert both.losses[:3] == pytest.approx(alone.losses[:3], rel=2e-4)
-    assert both.losses == pytest.approx(alone.losses, rel=rounding)
-    assert both.evaluations[-1][0] == pytest.approx(alone.evaluations[-1][0], rel=10 * rounding)
-    if name == "norm":
-        return
+    assert both.losses == pytest.approx(alone.losses, rel=1e-5)
     assert both.accuracies == pytest.approx(alone.accuracies, abs=1e-6)
-    for part in ("model", "averaged"):
-        states = both.snapshots[-1][part], alone.snapshots[-1][part]
-        for key, wanted in (states[1] or {}).items():
-            assert torch.allclose(states[0][key].float(), wanted.float(), rtol=1e-3, atol=1e-5), key
+    assert [e[0] for e in both.evaluations] == pytest.approx([e[0] for e in alone.evaluations], rel=1e-5)
+    began, within = first_weights(RunSpec(**SPECS[name])), 2e-2 if name == "norm" else 1e-4
+    assert_moved_alike(both.snapshots[-1]["model"], alone.snapshots[-1]["model"], began, within)
+    if "ema" in SPECS[name]:
+        averages = (unwrapped(found.snapshots[-1]["averaged"]) for found in (both, alone))
+        assert_moved_alike(*averages, began, within)
+
+
+def unwrapped(averaged: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    inside = {key: value for key, value in averaged.items() if key.startswith("module.")}
+    return {key.removeprefix("module."): value for key, value in inside.items()}
+
+
+def assert_moved_alike(
+    found: Mapping[str, torch.Tensor],
+    wanted: Mapping[str, torch.Tensor],
+    began: Mapping[str, torch.Tensor],
+    within: float,
+) -> None:
+    """Each tensor's way from where it began is the wanted one, but for this part of its length; counters are equal."""
+    assert found.keys() == wanted.keys() == began.keys()
+    for key, first in began.items():
+        if not first.is_floating_point():
+            assert torch.equal(found[key], wanted[key]), key
+            continue
+        way, apart = (wanted[key] - first).norm(), (found[key] - wanted[key]).norm()
+        assert way > 0, key
+        assert apart < within * way, (key, float(apart / way))
 
 
 @pytest.mark.parametrize("name", [*SPECS, "draws"])
