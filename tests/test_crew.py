@@ -169,8 +169,8 @@ def test_two_processes_train_what_one_does(together: Path, name: str) -> None:
     began, within = first_weights(RunSpec(**SPECS[name])), 2e-2 if name == "norm" else 1e-4
     assert_moved_alike(both.snapshots[-1]["model"], alone.snapshots[-1]["model"], began, within)
     if "ema" in SPECS[name]:
-        averages = (unwrapped(found.snapshots[-1]["averaged"]) for found in (both, alone))
-        assert_moved_alike(*averages, began, within)
+        found, wanted = (unwrapped(one.snapshots[-1]["averaged"]) for one in (both, alone))
+        assert_moved_alike(found, wanted, began, within)
 
 
 def unwrapped(averaged: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
