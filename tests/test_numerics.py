@@ -17,7 +17,7 @@ from ml import numerics
 from ml.catalog import MODELS
 from ml.events import Points, Prepared, Snapshot
 from ml.numerics import BEFORE, allow_tf32, choose, keep, what_is_missing
-from ml.precision import share_precision
+from ml.precision import TABLE, share_precision
 from ml.setup import make_optimizer, prepare
 from ml.spec import RunSpec
 from ml.train import train
@@ -196,6 +196,11 @@ def test_inductor_trains_as_eager_does() -> None:
     first = next(e for e in events if isinstance(e, Snapshot))
     again = collect(compiled.model_copy(update={"epochs": 2}), resume=first.state)
     assert_same_bits(last_state(again), last_state(events))
+
+
+def test_every_model_has_its_entry_with_a_reason() -> None:
+    assert set(TABLE) == set(MODELS)
+    assert all(len(entry.why) > 10 for entry in TABLE.values())
 
 
 def test_runs_that_will_be_compared_share_their_precision() -> None:
