@@ -1,13 +1,16 @@
-"""The zoo's own max-pooling against PyTorch's, bit by bit."""
+"""The zoo's own pooling against PyTorch's, bit by bit."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._prims_common import suggest_memory_format
 from torch.nn import functional as F
 
-from ml.models.pooling import MaxPool2d
+from ml.catalog import AlexNet224Options
+from ml.models.alexnet224 import build
+from ml.models.pooling import AdaptiveAvgPool2d, MaxPool2d, as_channels_last
 
 NAN, INF = float("nan"), float("inf")
 
@@ -73,3 +76,39 @@ def test_what_the_other_kernels_do_not_do_is_left_to_pytorch(change: str) -> Non
 def test_training_takes_the_faster_kernel() -> None:
     x = images((2, 3, 6, 6), "plain").requires_grad_()
     assert type(MaxPool2d()(x).grad_fn).__name__ == "ToDenseBackward0"
+
+
+# -- average pooling to a fixed size ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [1, 3, 6, 7, 15])  # of the features of images of 64 to 512 pixels
+def test_on_a_cpu_averages_and_gradients_are_pytorchs(side: int) -> None:
+    mine, theirs = (images((2, 8, side, side), "plain").requires_grad_() for _ in range(2))
+    found, wanted = AdaptiveAvgPool2d((6, 6))(mine), nn.AdaptiveAvgPool2d((6, 6))(theirs)
+    assert torch.equal(found, wanted)
+    upstream = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(2))
+    found.backward(upstream)
+    wanted.backward(upstream)
+    assert mine.grad is not None
+    assert theirs.grad is not None
+    assert torch.equal(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("side", [1, 2, 6, 15])
+def test_a_gpu_would_get_images_that_its_kernel_takes_as_channels_last(side: int, plain: bool) -> None:
+    """By the rule that the kernel is chosen by (`suggest_memory_format`): no GPU has run it."""
+    x = images((2, 256, side, side), "plain").requires_grad_()
+    given = x if plain else x.contiguous(memory_format=torch.channels_last)
+    found = as_channels_last(given)
+    assert suggest_memory_format(found) is torch.channels_last
+    assert torch.equal(found, x)
+    found.sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.ones_like(x))
+
+
+def test_alexnet_at_any_size_pools_with_it() -> None:
+    net = build(AlexNet224Options(image_size=96), (1, 28, 28), 10)
+    pools = [module for module in net.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    assert [type(module) for module in pools] == [AdaptiveAvgPool2d]

@@ -17,10 +17,12 @@ from torchvision.models import alexnet
 
 from ml.catalog import AlexNet224Options
 from ml.models.photographs import Photographs
+from ml.models.pooling import AdaptiveAvgPool2d
 
 
 def build(options: AlexNet224Options, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Images [B, *shape] -> logits [B, classes]; 57,044,810 parameters for 10 classes."""
     photographs = Photographs(shape[0], options.image_size, normalize=False)  # [B, 3, S, S]
     net = alexnet(weights=None, num_classes=classes, dropout=options.dropout)
+    net.avgpool = AdaptiveAvgPool2d((6, 6))  # its windows overlap at most sizes but 224
     return nn.Sequential(OrderedDict[str, nn.Module](photographs=photographs, net=net))

@@ -1,4 +1,4 @@
-"""Max-pooling by other kernels than `nn.MaxPool2d`, with its values and gradients to the last bit.
+"""Pooling by other kernels than those that PyTorch would choose: faster ones, and ones that repeat their bits.
 
 B batch, C channels, H height, W width.
 """
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """2x2 max-pooling with stride 2.
+    """2x2 max-pooling with stride 2, with the values and gradients of `nn.MaxPool2d` to the last bit.
 
     PyTorch's own kernel for fp32 on a CPU goes pixel by pixel, as it notes where each maximum was: a fifth of LeNet's
     training step and half of its evaluation. oneDNN's notes it too, and the first of equals as well, in half the time;
@@ -34,6 +34,24 @@ class MaxPool2d(nn.MaxPool2d):
 
     def _by_pytorch(self, x: Tensor) -> Tensor:
         return super().forward(x)  # type: ignore[no-any-return]
+
+
+class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
+    """Average pooling to a fixed size, whose gradient has the same bits each time on a GPU too.
+
+    Where windows overlap, PyTorch's CUDA kernel for images in plain order adds their gradients atomically, in the order
+    in which threads arrive. The one for channels-last images has a thread a pixel, which adds them in one order
+    (aten/src/ATen/native/cuda/AdaptiveAveragePooling.cu). No GPU has run it yet.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, *output_size]."""
+        return super().forward(as_channels_last(x) if x.device.type == "cuda" else x)
+
+
+def as_channels_last(x: Tensor) -> Tensor:
+    """A copy that kernels take for channels-last: `contiguous` would leave images of one pixel as they are."""
+    return x.clone(memory_format=torch.channels_last)
 
 
 def _is_plain(x: Tensor) -> bool:
