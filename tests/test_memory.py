@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from functools import cache
 
@@ -18,7 +20,7 @@ from tests.test_train import CPU, digits, spec_of
 
 # A process that may have so much more memory than torch itself takes; it trains, and says how that went.
 CHILD = """
-import json, re, resource, sys, traceback
+import json, re, resource, sys
 from pathlib import Path
 import torch
 from ml.data import load_dataset
@@ -37,7 +39,6 @@ try:
     list(train(spec, data, device=device))
     print("trained")
 except RuntimeError as error:
-    traceback.clear_frames(error.__traceback__)
     print(explain(error, spec, data, device))
 """
 LARGE = {
@@ -78,8 +79,11 @@ CUDA_SAYS = (
 def test_other_errors_are_left_alone() -> None:
     for error in (
         RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
-        ValueError("tried to allocate 1 MiB"),
+        ValueError("out of memory: tried to allocate 1 MiB"),
         MemoryError(),
+        torch.AcceleratorError(
+            "CUDA error: out of memory"
+        ),  # others have filled the GPU: the next may have more luck
     ):
         assert explain(error, RunSpec(), digits(), CPU) is None
 
@@ -96,6 +100,75 @@ def test_what_cuda_says_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Allocation was preemptively rejected because it would exceed "
+                "per_process_memory_fraction limit. Requested size: 12.00 MiB. GPU 0 has ..."
+            ),
+            12 * 2.0**20,
+        ),
+        (RuntimeError("CUDA ran out of memory outside PyTorch's allocator. If this workload uses ..."), None),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), None),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than 1EB memory."), None),
+        (RuntimeError("C10 Out of Memory. Trying to allocate 640 bytes"), 640.0),
+    ],
+)
+def test_a_shortage_is_told_whether_or_not_it_names_an_amount(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError, asked: float | None
+) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2.0 * 2**30)
+    assert memory.read_asked(error) == asked
+    found = str(explain(error, spec_of(batch_size=128), digits(), torch.device("cuda", 1)))
+    free = "2.0 GiB are free for this run (GPU 1). Try batch size 64, or a smaller model."
+    assert found.startswith("Out of memory at batch size 128: ")
+    assert found.endswith(free)
+    assert ("more were asked for" in found) == (asked is not None)
+
+
+def test_a_shortage_is_found_behind_the_error_that_came_of_it() -> None:
+    """As within the recording of a CUDA graph, whose end is an error too then."""
+
+    def record() -> None:
+        try:
+            raise torch.OutOfMemoryError(CUDA_SAYS)
+        finally:
+            raise torch.AcceleratorError(
+                "CUDA error: operation failed due to a previous error during capture"
+            )
+
+    with pytest.raises(torch.AcceleratorError) as raised:
+        record()
+    assert "2.5 GiB more were asked for" in str(explain(raised.value, spec_of(), digits(), CPU))
+
+
+def test_what_the_training_held_is_let_go_of_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cycle, as modules and graphs are."""
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def train() -> None:
+        activations = torch.zeros(8)
+        cycle: list[object] = [activations]
+        cycle.append(cycle)
+        held.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError(CUDA_SAYS)
+
+    alive: list[bool] = []
+
+    def look(_device: torch.device) -> float:
+        alive.append(held[0]() is not None)
+        return 1e9
+
+    monkeypatch.setattr(memory, "free_bytes", look)
+    try:
+        train()
+    except RuntimeError as error:
+        explain(error, spec_of(), digits(), CPU)
+    assert alive == [False]
+
+
 @cache
 def need() -> tuple[float, float]:
     return count_bytes(spec_of(model="resnet8"), digits())
@@ -109,6 +182,18 @@ def test_the_suggestion_grows_with_what_is_free() -> None:
         assert suggest_batch(spec, digits(), free) == wanted
     assert suggest_batch(spec, digits(), 1e15) == 256  # below the one that failed
     assert suggest_batch(spec, digits(), fixed) == 0
+
+
+def test_devices_share_the_batch_that_is_suggested() -> None:
+    spec = spec_of(model="resnet8", batch_size=512, devices=4)
+    fixed, per_image = count_bytes(spec, digits())
+    assert fixed > need()[0]  # the gradients of all are averaged in memory of their own
+    for each, batch in ((1, 4), (2, 8), (16, 64), (200, 256), (0, 0)):
+        free = (fixed + per_image * memory.OVERHEAD * each * 1.01) / memory.USABLE
+        assert suggest_batch(spec, digits(), free) == batch
+    three = spec.model_copy(update={"devices": 3})
+    assert suggest_batch(three, digits(), (fixed + per_image * memory.OVERHEAD * 1.01) / memory.USABLE) == 3
+    assert suggest_batch(three, digits(), math.inf) == 256
 
 
 def test_a_model_that_fits_in_no_batch_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:

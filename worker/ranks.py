@@ -1,7 +1,8 @@
 """A run on several devices: torchrun's elastic agent starts its ranks, watches over them, and ends all when one dies.
 
 The agent is the trainer that got the job; its ranks are children in its process group: whatever ends the one ends the
-others. Rank 0 is a trainer as any (`worker.trainer.Trainer`); the others train along and report nothing.
+others. Rank 0 is a trainer as any (`worker.trainer.Trainer`); the others train along and report nothing, but for an
+error that the next attempt would end in too: whichever rank has it ends the run.
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ import socket
 import sys
 import threading
 import time
-import traceback
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from sqlmodel import Session
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from app import logs
+from app import logs, runs
+from app.db import Database
 from app.errors import Fenced
+from app.models import FAILED
 from app.settings import get_settings
 from ml import checkpoint
 from ml.crew import Crew, Dismissed, Ranks
@@ -40,7 +44,19 @@ from ml.train import train
 from ml.weights import load_weights
 from worker.job import Job
 from worker.reporter import EXIT_FENCED
-from worker.trainer import EXIT_CRASHED, EXIT_ORPHANED, Trainer, leave, pick_place
+from worker.trainer import (
+    EXIT_CRASHED,
+    EXIT_ORPHANED,
+    Trainer,
+    comes_again,
+    explaining,
+    in_words,
+    leave,
+    pick_place,
+    print_crash,
+)
+from worker.trainer_exit import read_tail
+from worker.writes import insist
 
 log = logging.getLogger(__name__)
 
@@ -143,28 +159,47 @@ def train_rank(job: Job, agent: int) -> None:
     logs.configure(settings)
     logs.bind_process(run=job.run_id, attempt=job.attempt, worker=job.worker, rank=rank)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    device = pick_place(job, Crew(rank, size))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=settings.stall_s))
     try:
-        crew = Ranks(rank, size, device)
-        for pid in crew.meet(os.getpid()):
-            watch(pid)
-        if crew.leads:
-            lead(job, stop, crew)
-        else:
-            follow(job, crew, device)
-        dist.destroy_process_group()
+        take_part(job, stop, Crew(rank, size))
     except Fenced as error:
         log.warning("%s", error.message)
         leave(EXIT_FENCED)
     except BaseException as error:  # noqa: BLE001  # the agent is told by the exit code and the log
-        traceback.print_exc()
-        if SECOND_HAND.search(str(error)):
+        print_crash(error)
+        if isinstance(error, Exception) and comes_again(error, Crew(rank, size)):
+            give_up(job, error)
+        elif SECOND_HAND.search(str(error)):
             time.sleep(GRACE_S)
         leave(EXIT_CRASHED)
+
+
+def take_part(job: Job, stop: threading.Event, place: Crew) -> None:
+    """Meet the others and train with them."""
+    device = pick_place(job, place)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=get_settings().stall_s))
+    crew = Ranks(place.rank, place.size, device)
+    for pid in crew.meet(os.getpid()):
+        watch(pid)
+    if crew.leads:
+        lead(job, stop, crew)
+    else:
+        follow(job, crew, device)
+    dist.destroy_process_group()
+
+
+def give_up(job: Job, error: Exception) -> None:
+    """End the run, which no other attempt would get further with, unless another rank has done so."""
+    settings = get_settings()
+    reason, tail = in_words(error), read_tail(Path(job.log))
+
+    def end(s: Session) -> None:
+        runs.end_run(s, job.run_id, job.attempt, FAILED, job.worker, reason, tail=tail)
+
+    with suppress(Fenced):
+        insist(Database(settings.database_url, pool_size=1), "the end", settings.lease_s, end)
 
 
 def lead(job: Job, stop: threading.Event, crew: Ranks) -> None:
@@ -189,11 +224,10 @@ def follow(job: Job, crew: Ranks, device: torch.device) -> None:
             path = settings.runs_dir / job.run_id / Path(pointer["file"]).name
             resume = checkpoint.load(path, pointer["sha256"])
         weights = None if resume is not None else load_weights(spec.model, settings.datasets_dir)
-        try:
+        # The very loss of rank 0, which reports it.
+        with suppress(NonFiniteLoss), explaining(spec, data, device):
             for _ in train(spec, data, device=device, resume=resume, weights=weights, crew=crew):
                 pass
-        except NonFiniteLoss:
-            pass  # the very loss of rank 0, which reports it
         crew.stand_by()
     except Dismissed:
         pass

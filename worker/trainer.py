@@ -17,6 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,8 +30,9 @@ from app.disk import FULL, describe_error
 from app.errors import Fenced, TrainyardError
 from app.models import CANCELED, FAILED, FINISHED, PAUSED
 from app.settings import Settings, get_settings
+from ml.checkpoint import CorruptCheckpoint
 from ml.crew import ALONE, Crew
-from ml.data import load_dataset
+from ml.data import Split, load_dataset
 from ml.datasets import DATASETS
 from ml.events import Done, Evaluated, Evaluating, Event, Note, Points, Prepared, Snapshot
 from ml.memory import explain
@@ -94,12 +96,10 @@ class Trainer:
                 raise
             log.exception("the disk is full")
             return self.end_full(describe_error(error))
-        except (MemoryError, TrainyardError):
-            raise  # it may go better the next time
         except Exception as error:
-            if isinstance(error, RuntimeError) and self.crew.size > 1:
-                raise  # another rank has died, most likely
-            log.exception("the training failed")  # as it would again: the same spec does the same
+            if not comes_again(error, self.crew):
+                raise
+            log.exception("the training failed")
             self.broken_off = True
             return self.fail(error)
         self.reporter.close()
@@ -119,7 +119,7 @@ class Trainer:
         if resume is None:
             weights = load_weights(self.spec.model, self.settings.datasets_dir, self.loading)
         self.crew.share_text(json.dumps(self.checkpoints.pointer))
-        try:
+        with explaining(self.spec, data, device):
             yield from train(
                 self.spec,
                 data,
@@ -129,12 +129,6 @@ class Trainer:
                 snapshot_requested=self.snapshot_requested,
                 crew=self.crew,
             )
-        except RuntimeError as error:
-            traceback.clear_frames(error.__traceback__)  # the loop's tensors, so that they count as free
-            shortage = explain(error, self.spec, data, device)
-            if shortage is None:
-                raise
-            raise shortage from error
 
     def loading(self, what: str, fraction: float) -> None:
         """Progress of a download. Raises: Interrupted, when the run is not wanted any more."""
@@ -211,8 +205,7 @@ class Trainer:
 
     def fail(self, error: Exception) -> None:
         self.reporter.close()
-        reason = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        return self.end(FAILED, reason, tail=read_tail(Path(self.job.log)))
+        return self.end(FAILED, in_words(error), tail=read_tail(Path(self.job.log)))
 
     def end(self, state: str, reason: str, tail: str | None = None) -> None:
         run_id, attempt, worker = self.job.run_id, self.job.attempt, self.job.worker
@@ -229,6 +222,43 @@ class Trainer:
 
 class Interrupted(ValueError):
     """Someone stopped the run before it trained."""
+
+
+def comes_again(error: BaseException, crew: Crew) -> bool:
+    """Whether the next attempt would end in the same way, as the same spec does the same.
+
+    What lies with the machine may go better: memory, the disk, a GPU that reports an error (ECC, Xid; after one of
+    those a process can do nothing with it any more). So may a RuntimeError among several ranks, of which another has
+    died, most likely.
+    """
+    if isinstance(error, MemoryError | OSError | TrainyardError | CorruptCheckpoint | torch.AcceleratorError):
+        return False
+    return isinstance(error, Exception) and not (isinstance(error, RuntimeError) and crew.size > 1)
+
+
+def in_words(error: Exception) -> str:
+    """Why a run failed: ours are sentences, those of libraries need their kind."""
+    return f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def explaining(spec: RunSpec, data: Split, device: torch.device) -> Iterator[None]:
+    """Raises ml.memory.OutOfMemory, which names a remedy, where memory runs out within."""
+    try:
+        yield
+    except RuntimeError as error:
+        shortage = explain(error, spec, data, device)
+        if shortage is None:
+            raise
+        raise shortage from error
+
+
+def print_crash(error: BaseException) -> None:
+    """To the run's log: the last line says what it was, also of an error that goes on with advice for many lines."""
+    traceback.print_exc()
+    first, _, more = str(error).partition("\n")
+    if more:
+        print(f"{type(error).__name__}: {first}", file=sys.stderr)
 
 
 def pick_place(job: Job, crew: Crew) -> torch.device:
@@ -300,8 +330,8 @@ def main() -> int:
     except Fenced as error:
         log.warning("%s", error.message)
         return EXIT_FENCED
-    except BaseException:  # noqa: BLE001  # the supervisor is told by the exit code and the log
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001  # the supervisor is told by the exit code and the log
+        print_crash(error)
         return EXIT_CRASHED
     return 0
 

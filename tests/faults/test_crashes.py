@@ -47,6 +47,21 @@ def test_a_run_whose_trainers_keep_dying_is_given_up(yard: Yard, figures: Figure
         assert after > before
 
 
+def test_an_error_of_the_gpu_is_survived_by_another_attempt(yard: Yard) -> None:
+    """A process whose GPU has failed can do nothing more with it; the next one may."""
+    with yard.worker(sabotage="ecc@150 once"):
+        run_id = yard.submit(LONG)
+        yard.wait_steps(run_id, 160, attempt=2)
+        died = next(
+            event for event in yard.events(run_id) if event.to_state == "queued" and event.attempt == 1
+        )
+        assert (
+            "AcceleratorError: CUDA error: uncorrectable ECC error encountered; resumes from" in died.reason
+        )
+        yard.cancel(run_id)
+        assert assert_intact(yard, run_id).attempt == 2
+
+
 def test_a_loop_that_stands_still_is_canceled_by_force(yard: Yard, figures: Figures) -> None:
     """F17 cancel, loop stands still: its lease is renewed, it never asks; SIGTERM after 5 s, SIGKILL after 15 s."""
     with yard.worker(sabotage="hang@10"):
