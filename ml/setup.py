@@ -198,9 +198,12 @@ def make_optimizer(spec: RunSpec, model: nn.Module, numerics: Numerics) -> torch
             )
         case "adam" | "adamw":
             kind = torch.optim.Adam if spec.optimizer == "adam" else torch.optim.AdamW
-            return kind(
+            adam = kind(
                 model.parameters(), lr=lr, weight_decay=spec.weight_decay, fused=fused, capturable=in_graph
             )
+            # It need not warn of steps outside of the graph: the first ones and an epoch's last have to be.
+            adam._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]
+            return adam
         case "muon":
             return MuonAdamW(
                 model,

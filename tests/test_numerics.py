@@ -140,6 +140,25 @@ def test_what_another_machine_cannot_do_is_said() -> None:
     )
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_run_that_a_gpu_recorded_goes_on_without_one(optimizer: str) -> None:
+    """Its checkpoint holds what a graph needs: the rate as a tensor, and an optimizer that can be captured."""
+    spec = spec_of(model="mlp", optimizer=optimizer, lr=0.01, fused="on", schedule="cosine")
+    whole = collect(spec)
+    first = next(e for e in whole if isinstance(e, Snapshot))
+    first.state["numerics"] |= {"compile": "graph"}
+    for group in first.state["optimizer"]["param_groups"]:
+        group["lr"] = torch.tensor(group["lr"])
+        group |= {"capturable": True} if "capturable" in group else {}
+    again = collect(spec, resume=first.state)
+    assert isinstance(again[0], Prepared)
+    assert again[0].note is not None
+    assert again[0].note.startswith("goes on without compile graph")
+    losses, wanted = series(again, "train/loss"), series(whole, "train/loss")
+    assert len(losses) == len(wanted) // 2
+    assert losses == pytest.approx({step: wanted[step] for step in losses}, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("fields", "device", "words"),
     [
