@@ -202,7 +202,7 @@ def make_optimizer(spec: RunSpec, model: nn.Module, numerics: Numerics) -> torch
                 model.parameters(), lr=lr, weight_decay=spec.weight_decay, fused=fused, capturable=in_graph
             )
             # It need not warn of steps outside of the graph: the first ones and an epoch's last have to be.
-            adam._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]
+            adam._warned_capturable_if_run_uncaptured = True
             return adam
         case "muon":
             return MuonAdamW(
