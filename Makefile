@@ -13,10 +13,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 UP := $(BIN)/trainyard up --host $(HOST) --port $(PORT) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test faults soak check clean
+.PHONY: help setup demo up test test-gpu faults soak check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) HOST=$(HOST) PORT=$(PORT) DATA_DIR=$(or $(DATA_DIR),~/.trainyard)"
 
 setup: $(VENV)/.run ## install Trainyard into .venv
@@ -28,7 +28,12 @@ up: $(VENV)/.run ## start everything
 	@$(UP)
 
 test: $(VENV)/.test ## run the tests (PYTEST_ARGS="-k client")
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/gpu $(PYTEST_ARGS)
+
+test-gpu: $(VENV)/.test ## run the tests that need an NVIDIA GPU, one after the other
+	@nvidia-smi -L 2>/dev/null | grep -q GPU || \
+	 { echo "nvidia-smi lists no GPU: these tests need an NVIDIA GPU and its driver" >&2; exit 1; }
+	@$(BIN)/python -m pytest tests/gpu $(PYTEST_ARGS)
 
 faults: $(VENV)/.test ## kill, stop and cut off every part, and print the recovery times
 	@TRIALS=20 $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)

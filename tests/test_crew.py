@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from threading import Event as Flag
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,6 +23,7 @@ from ml.setup import prepare
 from ml.spec import RunSpec
 from ml.sync_norm import synchronise
 from ml.train import train
+from tests.asking import AskAt
 from tests.bits import assert_same_bits
 
 pytestmark = pytest.mark.slow
@@ -62,18 +62,22 @@ class Trained(NamedTuple):
     snapshots: list[dict[str, Any]]
 
 
-def collect(spec: RunSpec, crew: Crew, resume: Mapping[str, Any] | None = None, ask_at: int = 0) -> Trained:
+def collect(
+    spec: RunSpec,
+    crew: Crew,
+    device: torch.device = CPU,
+    resume: Mapping[str, Any] | None = None,
+    ask_at: int = 0,
+) -> Trained:
     """Train to the end; ask for a snapshot after step `ask_at`."""
-    found, wanted = Trained([], [], [], []), Flag()
+    found, wanted = Trained([], [], [], []), AskAt(ask_at)
     data = load_dataset("digits", Path("nowhere"))
     for event in train(
-        spec, data, device=CPU, resume=resume, snapshot_requested=wanted, report_every_s=0, crew=crew
+        spec, data, device=device, resume=resume, snapshot_requested=wanted, report_every_s=0, crew=crew
     ):
         if isinstance(event, Points):
             found.losses.extend(event.values["train/loss"])
             found.accuracies.extend(event.values["train/accuracy"])
-            if event.step[-1] == ask_at - 1:
-                wanted.set()
         elif isinstance(event, Evaluated):
             found.evaluations.append((event.loss, event.accuracy))
         elif isinstance(event, Snapshot):
@@ -81,22 +85,27 @@ def collect(spec: RunSpec, crew: Crew, resume: Mapping[str, Any] | None = None, 
     return found
 
 
-def work(rank: int, folder: str, specs: dict[str, dict[str, Any]]) -> None:
-    """One of two processes: each spec whole, then from its first snapshot; rank 0 keeps what came of it."""
+def work(rank: int, folder: str, specs: dict[str, dict[str, Any]], backend: str = "gloo") -> None:
+    """One of two processes: each spec whole, then from its first snapshot; rank 0 keeps what came of it. On the CPU,
+    with "nccl" on a GPU each."""
     torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
+    device = CPU
+    if backend == "nccl":
+        device = torch.device("cuda", rank)
+        torch.cuda.set_device(device)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=120)
+        backend, init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=120)
     )
-    torch.save(normalise_part(rank), Path(folder, f"norm-{rank}.pt"))
+    torch.save(normalise_part(rank, device), Path(folder, f"norm-{rank}.pt"))
     for name, fields in specs.items():
         spec = RunSpec(**fields, devices=2)
         path = Path(folder, f"{name}.pt")
         for resume in (False, True):
-            crew = Ranks(rank, 2, CPU)
+            crew = Ranks(rank, 2, device)
             state = torch.load(path, weights_only=True)[3][0] if resume else None
             try:
-                found = collect(spec, crew, state, ask_at=2 if rank == 0 else 0)
+                found = collect(spec, crew, device, state, ask_at=2 if rank == 0 else 0)
                 if crew.leads:
                     torch.save(tuple(found), path.with_suffix(".resumed.pt") if resume else path)
                     crew.dismiss()
@@ -107,26 +116,28 @@ def work(rank: int, folder: str, specs: dict[str, dict[str, Any]]) -> None:
     dist.destroy_process_group()
 
 
-def normalise(layer: nn.Module, images: torch.Tensor, part: slice = slice(None)) -> list[torch.Tensor]:
+def normalise(
+    layer: nn.Module, images: torch.Tensor, part: slice = slice(None), device: torch.device = CPU
+) -> list[torch.Tensor]:
     """Two passes in float64: outputs, gradients of inputs and parameters, and what it remembers."""
-    layer = layer.double().train()
-    x = images[part].clone().requires_grad_()
-    weights = torch.linspace(-1, 1, images.numel(), dtype=torch.float64).view_as(images)[part]
+    layer = layer.double().to(device).train()
+    x = images[part].to(device, copy=True).requires_grad_()
+    weights = torch.linspace(-1, 1, images.numel(), dtype=torch.float64).view_as(images)[part].to(device)
     for _ in range(2):
         y = layer(x)
         (y.pow(3) * weights).sum().backward()
     gradients = [parameter.grad for parameter in layer.parameters()]
     remembered = [layer.running_mean, layer.running_var]
-    return [y.detach(), x.grad, *gradients, *remembered]
+    return [tensor.detach().cpu() for tensor in (y, x.grad, *gradients, *remembered)]
 
 
 def some_images() -> torch.Tensor:
     return torch.randn(5, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 3 + 2
 
 
-def normalise_part(rank: int) -> list[torch.Tensor]:
-    layer = synchronise(nn.Sequential(nn.BatchNorm2d(3)), CPU).get_submodule("0")
-    return normalise(layer, some_images(), slice(0, 2) if rank == 0 else slice(2, 5))
+def normalise_part(rank: int, device: torch.device) -> list[torch.Tensor]:
+    layer = synchronise(nn.Sequential(nn.BatchNorm2d(3)), device).get_submodule("0")
+    return normalise(layer, some_images(), slice(0, 2) if rank == 0 else slice(2, 5), device)
 
 
 @pytest.fixture(scope="module")
@@ -156,11 +167,13 @@ def first_weights(spec: RunSpec) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_two_processes_train_what_one_does(together: Path, name: str) -> None:
+    assert_trains_alike(read(together / f"{name}.pt"), collect(RunSpec(**SPECS[name]), Crew()), name)
+
+
+def assert_trains_alike(both: Trained, alone: Trained, name: str) -> None:
     """The same losses, accuracies and evaluations, and weights that moved alike, to the rounding of sums in another
     order. Over seeds, weights moved apart by at most 3e-6 of their way, with batch normalisation 3e-3; by 0.3 where
     each process normalised its own images."""
-    both = read(together / f"{name}.pt")
-    alone = collect(RunSpec(**SPECS[name]), Crew())
     steps = 2 * math.ceil(SPECS[name]["train_size"] / SPECS[name]["batch_size"])
     assert len(both.losses) == len(alone.losses) == steps
     assert both.losses == pytest.approx(alone.losses, rel=1e-5)
@@ -198,7 +211,10 @@ def assert_moved_alike(
 @pytest.mark.parametrize("name", [*SPECS, "draws"])
 def test_two_processes_resume_to_the_very_bits(together: Path, name: str) -> None:
     """From the middle of an epoch, with the generators of both, which draw dropout and augmentation apart."""
-    whole, again = read(together / f"{name}.pt"), read(together / f"{name}.resumed.pt")
+    assert_resumed(read(together / f"{name}.pt"), read(together / f"{name}.resumed.pt"))
+
+
+def assert_resumed(whole: Trained, again: Trained) -> None:
     assert whole.snapshots[0]["step"] == 2
     assert again.losses == whole.losses[2:]
     assert again.evaluations == whole.evaluations
@@ -208,8 +224,12 @@ def test_two_processes_resume_to_the_very_bits(together: Path, name: str) -> Non
 
 def test_shared_batch_normalisation_is_that_of_the_whole_batch(together: Path) -> None:
     """In float64, so that nothing but the mathematics counts; shares of two and three images."""
+    assert_normalises(together)
+
+
+def assert_normalises(folder: Path) -> None:
     wanted = normalise(nn.BatchNorm2d(3), some_images())
-    parts = [torch.load(together / f"norm-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    parts = [torch.load(folder / f"norm-{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert torch.allclose(torch.cat([part[0] for part in parts]), wanted[0], atol=1e-12)
     assert torch.allclose(torch.cat([part[1] for part in parts]), wanted[1], atol=1e-10)
     for i in (2, 3):  # each rank has its part of these, and DistributedDataParallel adds them up
