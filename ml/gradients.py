@@ -46,6 +46,6 @@ def limit_gradients(spec: RunSpec, model: nn.Module) -> list[Tensor]:
 
 
 def is_sound(model: nn.Module, loss: Tensor) -> bool:
-    """Whether loss and gradient are numbers. The host waits for the device here."""
+    """Whether loss and gradient are numbers. The host waits for the device here, once."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    return bool(torch.isfinite(loss)) and bool(torch.isfinite(get_total_norm(gradients)))
+    return bool(torch.isfinite(loss) & torch.isfinite(get_total_norm(gradients)))

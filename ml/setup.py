@@ -14,9 +14,10 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ml.averaging import average
 from ml.catalog import MODELS
 from ml.crew import ALONE, Crew
 from ml.data import Split, subset
@@ -141,7 +142,7 @@ def prepare(
         device=device,
         model=model,
         forward=crew.join(learner, spec.seed),  # type: ignore[arg-type]
-        averaged=average(model, spec.ema) if spec.ema else None,
+        averaged=average(model) if spec.ema else None,
         optimizer=make_optimizer(spec, model, numerics),
         train_images=train_images.to(device),
         train_labels=train_labels.to(device),
@@ -173,12 +174,6 @@ def prepare(
             "torchvision": torchvision.__version__,
         },
     )
-
-
-def average(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and of batch normalisation's statistics; it begins as a copy."""
-    blend = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
 
 
 def make_optimizer(spec: RunSpec, model: nn.Module, numerics: Numerics) -> torch.optim.Optimizer | MuonAdamW:

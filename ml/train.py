@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ml.augment import augment
+from ml.averaging import take_in
 from ml.catalog import MODELS
 from ml.crew import ALONE, Crew
 from ml.data import Split
@@ -100,7 +101,7 @@ def train(
             set_rate(run.optimizer, lr)
             numbers, applied = learn(x, y)
             if run.averaged is not None and applied:
-                run.averaged.update_parameters(run.model)
+                take_in(run.averaged, run.model, spec.ema)
 
             step += 1
             tally.add(step, numbers, lr, applied)

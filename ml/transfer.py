@@ -15,7 +15,8 @@ class Copy:
         if source.device.type == "cuda":
             self._host = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
             self._host.copy_(source, non_blocking=True)
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            # Who waits for it sleeps, where a core would spin.
+            self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             self._done.record(torch.cuda.current_stream(source.device))
 
     def has_arrived(self) -> bool:
