@@ -347,12 +347,24 @@ def test_the_stored_image_of_an_index_is_the_image_that_was_judged(tmp_path: Pat
         np.testing.assert_array_equal(image[:, :, 0], images[place, 0].numpy())
 
 
-def test_logits_that_are_too_large_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_that_are_too_large_are_not_kept_and_the_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("worker.validation.MAX_LOGITS_BYTES", 1999)  # 100 images of 10 classes have 2000
     with a_home(tmp_path) as (db, settings):
-        run_id = submit(db, epochs=1)
-        train(db, settings, run_id)
+        run_id, smaller = submit(db, epochs=3), submit(db, epochs=1, val_size=99)
+        told = {}
+        for one in (run_id, smaller):
+            train(db, settings, one)
+            with db.read() as s:
+                told[one] = [e.reason for e in runs.list_events(s, one) if "logits" in e.reason]
         assert [name for name in contents(db, run_id) if name.startswith("logits")] == []
+        assert told[run_id] == [  # once
+            "the logits of 100 validation images are not kept: they take 0.002 MB an evaluation, and 0.001999 MB are "
+            "the most; those of val_size 99 would be"
+        ]
+        assert told[smaller] == []
+        assert [name for name in contents(db, smaller) if name.startswith("logits")] != []
 
 
 def test_a_training_without_memory_says_what_would_fit(

@@ -154,6 +154,8 @@ class Trainer:
                 values = {"val/loss": [event.loss], "val/accuracy": [event.accuracy]}
                 report.add([event.step], [event.time], values, *self.validation.files(event))
                 report.set(step=event.step, epoch=event.epoch)
+                if (note := self.validation.left_out(event)) is not None:
+                    report.set(note=note, now=True)
             case Note():
                 report.set(note=event.text, now=True)
             case Done():

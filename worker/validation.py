@@ -45,6 +45,17 @@ class Validation:
             files.insert(0, NewArtifact(LABELS_NAME, LABELS, 0, 0, MEDIA_TYPE, self._labels.pack()))
         return files
 
+    def left_out(self, event: Evaluated) -> str | None:
+        """What is not kept of the run's evaluations and what could be done, said with the first; None where all is."""
+        if event.epoch > 1 or event.logits.nbytes <= MAX_LOGITS_BYTES:
+            return None
+        images, most = len(event.logits), MAX_LOGITS_BYTES // event.logits[0].nbytes
+        size, limit = f"{event.logits.nbytes / 1e6:.3g}", f"{MAX_LOGITS_BYTES / 1e6:g}"
+        return (
+            f"the logits of {images:,} validation images are not kept: they take {size} MB an evaluation, and {limit} "
+            f"MB are the most; those of val_size {most:,} would be"
+        )
+
     def _save_images(self) -> None:
         """For the pages only: a full disk must not end a training."""
         try:

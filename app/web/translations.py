@@ -44,6 +44,7 @@ RETURNING = {
     "describe_error",
     "explain_refusal",
     "explain_compiler",
+    "left_out",
     "find_caution",
 }
 RECORDING = {
