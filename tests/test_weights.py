@@ -16,15 +16,17 @@ from torch.nn import functional as F
 from torchvision.models import ResNet18_Weights
 
 from ml import weights
-from ml.catalog import MODELS, Pretrained
-from ml.data import draw_subset
+from ml.catalog import DATASETS, MODELS, Pretrained
+from ml.data import Split, draw_subset, load_dataset
 from ml.models import build_model
 from ml.models.pretrained import start_from
 from ml.spec import RunSpec
 from ml.train import train
 from ml.weights import SOURCES, WeightsUnavailable, load_weights
+from tests.processes import ROOT
 from tests.test_models import imagenet_weights
 from tests.test_train import CPU, digits, series
+from tests.test_worker import a_yard
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -207,14 +209,70 @@ def test_fine_tuning_begins_with_the_files_weights(
     )  # fmt: skip
     data = digits()
     losses = series(list(train(spec, data, device=CPU, weights=loaded)), "train/loss")
-    torch.manual_seed(spec.seed)
-    net = build_model(NAME, MODELS[NAME].options.model_validate(options), data.shape, data.classes)
-    start_from(net, loaded)
-    chosen = draw_subset(len(data.train_images), 4, spec.seed)
-    images = data.train_images[chosen].float() / 255
-    first = F.cross_entropy(net.train()(images), data.train_labels[chosen])
-    assert losses[1] == pytest.approx(first.item(), rel=1e-4)
+    assert losses[1] == pytest.approx(first_loss(spec, data, loaded), rel=1e-4)
     assert losses[2] != losses[1]
+
+
+def first_loss(spec: RunSpec, data: Split, loaded: dict[str, Tensor]) -> float:
+    """Of a run whose first batch are all of its images."""
+    torch.manual_seed(spec.seed)
+    options = MODELS[NAME].options.model_validate(spec.model_options)
+    net = build_model(NAME, options, data.shape, data.classes)
+    start_from(net, loaded)
+    chosen = draw_subset(len(data.train_images), spec.images_per_epoch, spec.seed)
+    images = data.train_images[chosen].float() / 255
+    return F.cross_entropy(net.train()(images), data.train_labels[chosen]).item()
+
+
+IN_THE_CATALOG = """
+from dataclasses import replace
+from ml.catalog import MODELS, Pretrained
+MODELS["{model}"] = replace(MODELS["{model}"], pretrained=Pretrained("{file}", 47))
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_fine_tunes_a_file_of_weights_on_mnist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the form's spec to the checkpoint, whose backbone is the file's. The file is ours, as torchvision's cannot
+    be had everywhere: Python tells the worker and its trainers its name at their start (`sitecustomize`)."""
+    mnist = Path(os.environ.get("TRAINYARD_DATASETS", "no-such-folder"))
+    if not DATASETS["mnist"].on_disk(mnist):
+        pytest.skip(
+            "no MNIST: set TRAINYARD_DATASETS to a folder with MNIST/raw in it (torchvision's layout)"
+        )
+    datasets, site, home = (tmp_path / name for name in ("datasets", "site", "home"))
+    file = place(publish(tmp_path, imagenet_weights(), monkeypatch), datasets)
+    (datasets / "MNIST").symlink_to((mnist / "MNIST").resolve())
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(IN_THE_CATALOG.format(model=NAME, file=file.name))
+    home.mkdir()
+    spec: dict[str, Any] = {"model": NAME, "dataset": "mnist", "train_size": 8, "val_size": 20, "batch_size": 8,
+                            "epochs": 3, "lr": 0.003, "precision": "fp32", "device": "cpu",
+                            "model_options": {"backbone": "frozen", "image_size": 64}}  # fmt: skip
+    with a_yard(home, DATASETS=str(datasets)) as yard:
+        yard.env["PYTHONPATH"] = f"{site}{os.pathsep}{ROOT}"
+        yard.add_worker(slots=1)
+        run_id = yard.submit(**spec)
+        run = yard.wait_state(run_id, "finished", "failed")
+        assert run["state"] == "finished", run
+        steps, losses = yard.series(run_id)
+        _, accuracies = yard.series(run_id, "val/accuracy")
+    loaded = load_weights(NAME, datasets)
+    assert loaded is not None
+    assert steps == [1, 2, 3]
+    assert losses[0] == pytest.approx(
+        first_loss(RunSpec(**spec), load_dataset("mnist", datasets), loaded), rel=1e-4
+    )
+    assert losses[2] < losses[0]
+    assert len(accuracies) == 3
+    newest = max((home / "runs" / run_id).glob("checkpoint-*.pt"))
+    trained = torch.load(newest, weights_only=True)["model"]
+    for name, weight in loaded.items():
+        if not name.startswith("fc."):
+            assert torch.equal(trained[f"net.{name}"], weight), name
+    assert trained["net.fc.bias"].shape == (10,)
 
 
 def test_training_without_the_weights_is_refused() -> None:
