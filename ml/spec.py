@@ -209,6 +209,12 @@ class RunSpec(BaseModel):
         "auto",
         title="Deterministic",
         description="The same seed gives the same bits on a GPU too; off allows faster kernels there; auto is on.",
+        json_schema_extra=lambda schema: schema.update(
+            anyOf=[
+                {"type": schema.pop("type"), "enum": schema.pop("enum")},
+                {"type": "boolean", "deprecated": True},
+            ]
+        ),
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", title="Device", description="Auto takes the slot's GPU where there is one."

@@ -188,7 +188,7 @@ FOCUSED = """() => {
 
 # What is the same in both languages: names of models, data, methods, formats and commands.
 NAMES = re.compile(
-    "Trainyard|LeNet|AlexNet|ResNet|MNIST|Fashion|[Dd]igits|scikit|learn|SGD|AdamW?|ReLU|Sigmoid|Tanh|Xavier|Dropout"
+    "Trainyard|LeNet|AlexNet|ResNet|K?MNIST|Fashion|[Dd]igits|scikit|learn|SGD|AdamW?|ReLU|Sigmoid|Tanh|Xavier|Dropout"
     "|PyTorch|Torchvision|ImageNet|CIFAR|GPU|CPU|CUDA|API|REST|JSON|[Ff][Pp]32|[Bb][Ff]16|CSV|PNG|SVG|English|openapi"
     "|json|trainyard|worker|TRAINYARD_[A-Z]+|JavaScript|Redis|NaN|Inf|Infinity|Python|AVX\\d*|cu\\d+|x86_64"
     "|TensorBoard|Shift|Enter|Esc|Hedges|Welch|Holm|AND|NOT|[Nn]esterov|Muon|MLP|Inductor|nan|inf"

@@ -384,7 +384,11 @@ def _closed() -> dict[str, frozenset[str]]:
     for model in MODELS.values():
         for name, part in model.options.model_json_schema()["properties"].items():
             parts[f"model_options.{name}"] = part
-    return {name: frozenset(part["enum"]) for name, part in parts.items() if "enum" in part}
+    found = {
+        name: next((p for p in part.get("anyOf", [part]) if "enum" in p), None)
+        for name, part in parts.items()
+    }
+    return {name: frozenset(part["enum"]) for name, part in found.items() if part is not None}
 
 
 CLOSED = _closed()

@@ -120,24 +120,3 @@ def test_ranks_whose_lease_is_lost_end_and_write_nothing_more(started: tuple[Yar
         s.execute(update(Run).where(col(Run.id) == run_id).values(lease_until=0.0))  # and nobody keeps it
     yard.wait_state(run_id, "queued", "running")
     yard.cancel(run_id)
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize(
-    ("act", "words"),
-    [
-        ("tensor", "Out of memory at batch size 32: 1073741824.0 GiB more were asked for"),
-        ("mistake", "KeyError"),
-    ],
-)
-def test_an_error_that_would_come_again_ends_the_run_whichever_rank_has_it(
-    yard: Yard, rank: int, act: str, words: str
-) -> None:
-    with yard.worker(sabotage=f"{act}/{rank}@10"):
-        run_id = yard.submit(TWO)
-        run = yard.wait_state(run_id, "failed", "finished")
-        assert run.state == "failed"
-        assert run.error is not None
-        assert run.error.startswith(words)
-        assert (run.attempt, run.failures) == (1, 0)
-        assert assert_whole(yard, run_id).step <= 9

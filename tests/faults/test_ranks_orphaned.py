@@ -1,6 +1,9 @@
-"""A run on two processes whose trainer or worker is killed, or told to end: workers of these tests alone."""
+"""A run on two processes whose trainer or worker is killed, told to end, or makes a mistake: workers of these tests
+alone."""
 
 from __future__ import annotations
+
+import pytest
 
 from tests.faults.test_ranks import TWO, assert_whole, ranks_of
 from tests.faults.yard import Yard, is_gone, kill, wait_gone
@@ -38,3 +41,23 @@ def test_a_worker_told_to_end_keeps_what_two_ranks_trained(yard: Yard) -> None:
     assert f"resumes from step {run.checkpoint['step']:,}" in yard.reasons(run_id)[-1]
     assert run.checkpoint["step"] == run.step  # written because it was told to end, not some time before
     assert run.failures == 0
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "words"),
+    [
+        ("tensor/1@10", "Out of memory at batch size 32: 1073741824.0 GiB more were asked for"),
+        ("mistake/0@10", "KeyError"),
+    ],
+)
+def test_an_error_that_would_come_again_ends_the_run_whichever_rank_has_it(
+    yard: Yard, sabotage: str, words: str
+) -> None:
+    with yard.worker(sabotage=sabotage):
+        run_id = yard.submit(TWO)
+        run = yard.wait_state(run_id, "failed", "finished")
+        assert run.state == "failed"
+        assert run.error is not None
+        assert run.error.startswith(words)
+        assert (run.attempt, run.failures) == (1, 0)
+        assert assert_whole(yard, run_id).step <= 9
