@@ -191,7 +191,7 @@ NAMES = re.compile(
     "Trainyard|LeNet|AlexNet|ResNet|K?MNIST|Fashion|[Dd]igits|scikit|learn|SGD|AdamW?|ReLU|Sigmoid|Tanh|Xavier|Dropout"
     "|PyTorch|Torchvision|ImageNet|CIFAR|GPU|CPU|CUDA|API|REST|JSON|[Ff][Pp]32|[Bb][Ff]16|CSV|PNG|SVG|English|openapi"
     "|json|trainyard|worker|TRAINYARD_[A-Z]+|JavaScript|Redis|NaN|Inf|Infinity|Python|AVX\\d*|cu\\d+|x86_64"
-    "|TensorBoard|Shift|Enter|Esc|Hedges|Welch|Holm|AND|NOT|[Nn]esterov|Muon|MLP|Inductor|nan|inf"
+    "|input_scaling|clip_norm|on_nan|TensorBoard|Shift|Enter|Esc|Hedges|Welch|Holm|AND|NOT|[Nn]esterov|Muon|MLP|Inductor|nan|inf"
 )
 READ = """() => {
   const hidden = "script, style, code, pre, svg, bdi, .swagger-frame, .paper, [hidden], noscript, [lang=en]";
