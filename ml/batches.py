@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-# Larger batches leave a CPU's cache, and their memory is fetched anew from the system: at 1,024 LeNet and ResNet-8 take
-# 2.6 times as long an image as at 128, AlexNet a third longer, an MLP a tenth less (fp32; bf16 is alike). A pause waits
-# a second at most for the batch in hand.
-CPU_BATCH_FLOPS = 4e9
+# Larger batches leave a CPU's cache, and their memory is fetched anew from the system at every layer: at 1,024 LeNet
+# takes 2.6 times as long an image as at 128, and at 128 ResNet-8 in fp32 1.7 times as long as at 64, within a run's
+# process. A pause waits a second at most for the batch in hand.
+CPU_BATCH_FLOPS = 2e9
 SMALLEST, LARGEST = 32, 128
 # A GPU is filled by far less. With this much work ResNet-18 has 128 images of 224x224, which take less memory than a
 # training batch of 32; no GPU has measured it.
