@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import torch
 
 from app.settings import get_settings
+from app.web.forms import outcome_figure
 from ml.catalog import DATASETS, MODELS
 from ml.data import Split, load_dataset
 from ml.events import Evaluated
-from ml.recipes import MEASURED, Outcome, find_recipe
+from ml.recipes import MEASURED, find_recipe
 from ml.spec import RunSpec
 from ml.train import pick_device, train
 
@@ -72,15 +73,9 @@ def describe_outcomes() -> str:
         fields = ", ".join(f"{name} {json.dumps(value)}" for name, value in recipe.fields.items())
         named = f"{MODELS[model].title} | {DATASETS[dataset].title}"
         lines.append(
-            f"| {named} | {fields} | {describe_outcome(recipe.outcome)} | {recipe.outcome.cpu_s:,} s |"
+            f"| {named} | {fields} | {outcome_figure(recipe.outcome)} | {recipe.outcome.cpu_s:,} s |"
         )
     return "\n".join(lines)
-
-
-def describe_outcome(outcome: Outcome) -> str:
-    if outcome.seeds == 1:
-        return f"{outcome.accuracy:.2f} % (one seed)"
-    return f"{outcome.accuracy:.2f} ± {outcome.deviation:.2f} % ({outcome.seeds} seeds)"
 
 
 def read_change(text: str) -> tuple[str, Any]:

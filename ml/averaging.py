@@ -33,18 +33,14 @@ def take_in(averaged: AveragedModel, model: nn.Module, decay: float) -> None:
             whole.append(mine)
             moving.append(new)
         for dtype, (whole, moving) in of_kind.items():
-            _blend(whole, moving, decay, is_float=dtype.is_floating_point)
+            if dtype.is_floating_point:
+                torch._foreach_lerp_(whole, moving, 1 - decay)
+                continue
+            for count, now in zip(
+                whole, moving, strict=True
+            ):  # batch normalisation's of batches, which nobody reads
+                count.copy_(count * decay + now * (1 - decay))
     averaged.n_averaged += 1
-
-
-def _blend(whole: list[Tensor], moving: list[Tensor], decay: float, *, is_float: bool) -> None:
-    if is_float:
-        torch._foreach_lerp_(whole, moving, 1 - decay)
-        return
-    for mine, new in zip(
-        whole, moving, strict=True
-    ):  # batch normalisation's count of batches, which nobody reads
-        mine.copy_(mine * decay + new * (1 - decay))
 
 
 def _numbers(model: nn.Module) -> chain[Tensor]:

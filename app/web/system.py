@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,6 +10,7 @@ from sqlmodel import Session, col, select
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from app import listing, workers
+from app.compare import flatten
 from app.db import now
 from app.disk import describe_shortage
 from app.errors import NotFound
@@ -128,7 +128,9 @@ def model_page(request: Request, name: str, db: Db) -> Response:
         paper=model.paper,
         parameters=f"{model.parameters:,}",
         options=_options(model),
-        recipe=[Fact(field_title(key), field_value(key, value)) for key, value in _flat(model.recipe)],
+        recipe=[
+            Fact(field_title(key), field_value(key, value)) for key, value in flatten(model.recipe).items()
+        ],
         recipes=[_recipe(request, model, data) for data in DATASETS.values()],
         new_url=f"{local_url(request, 'page_new')}?{urlencode({'model': name})}",
         others=[Choice(m.name, m.title, m.name == name) for m in MODELS.values()],
@@ -160,11 +162,11 @@ def _range(part: dict[str, Any]) -> str:
 
 
 def _recipe(request: Request, model: Model, data: Dataset) -> RecipeRow:
-    recipe = find_recipe(model.name, data.name)
+    recipe, own = find_recipe(model.name, data.name), flatten(model.recipe)
     changes = [
         _("{title}: {value}").format(title=field_title(key), value=field_value(key, value))
-        for key, value in _flat(recipe.fields)
-        if (key, value) not in _flat(model.recipe)
+        for key, value in flatten(recipe.fields).items()
+        if key not in own or own[key] != value
     ]
     outcome = recipe.outcome
     return RecipeRow(
@@ -174,17 +176,6 @@ def _recipe(request: Request, model: Model, data: Dataset) -> RecipeRow:
         time=formats.duration(outcome.cpu_s if outcome else None),
         url=f"{local_url(request, 'page_new')}?{urlencode({'model': model.name, 'dataset': data.name})}",
     )
-
-
-def _flat(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Spec fields with each of the model's options as a field of its own."""
-    flat: list[tuple[str, Any]] = []
-    for name, given in fields.items():
-        parts = (
-            {f"model_options.{k}": v for k, v in given.items()} if isinstance(given, dict) else {name: given}
-        )
-        flat += parts.items()
-    return flat
 
 
 @router.get("/docs", name="page_docs")

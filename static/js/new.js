@@ -32,14 +32,12 @@ function fillRecipe() {
 
 // How well the recipe learnt, as long as the form still says it.
 function showOutcome() {
-  const { fields, outcome } = recipe();
-  const given = { ...data.defaults, ...fields };
   const parts = ["name", "experiment", "tags", "seeds", "seed", "device", "devices", ...chosen];
-  const kept = Object.entries(given).every(([name, value]) => {
+  const kept = Object.entries(usual()).every(([name, value]) => {
     const other = name.startsWith("options.") && !name.startsWith(`options.${model.value}.`);
     return other || parts.includes(name) || form.elements.namedItem(name)?.value === value;
   });
-  form.querySelector("[data-outcome]").textContent = kept ? outcome : "";
+  form.querySelector("[data-outcome]").textContent = kept ? recipe().outcome : "";
 }
 
 function whole(name) {
