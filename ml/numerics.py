@@ -8,17 +8,15 @@ follows published work.
 from __future__ import annotations
 
 import os
-import shutil
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ml.precision import gains_from_bf16
 from ml.spec import RunSpec
+from ml.toolchain import find_toolchain
 
 
 @dataclass(frozen=True)
@@ -110,12 +108,10 @@ def what_is_missing(compilation: str, spec: RunSpec, device: torch.device) -> st
     """Why this kind of compilation cannot be had on this machine or for this spec; None when it can."""
     match compilation, device.type:
         case "inductor", _:
-            compiler = _find_compiler(device)
-            if shutil.which(compiler) is None:
-                language = "C++" if device.type == "cpu" else "C"
-                return f"this worker has no {language} compiler ({compiler})"
-            headers = Path(sysconfig.get_paths()["include"])
-            return None if (headers / "Python.h").exists() else f"this worker has no Python.h in {headers}"
+            tools = find_toolchain(device.type, os.environ)
+            if not tools.has_compiler:
+                return f"this worker has no {tools.language} compiler ({tools.compiler})"
+            return None if tools.has_headers else f"this worker has no Python.h in {tools.headers}"
         case "graph", "cpu":
             return "CUDA graphs need a GPU"
         case "graph", _ if spec.devices > 1:
@@ -144,16 +140,6 @@ def allow_tf32(allowed: bool) -> None:
     """
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
-
-
-def _find_compiler(device: torch.device) -> str:
-    """What Inductor builds with: its C++ kernels on a CPU, Triton's launcher of kernels, in C, on a GPU.
-
-    The names are looked for as torch/_inductor/config.py (`cpp.cxx`) and triton/runtime/build.py do.
-    """
-    if device.type == "cpu":
-        return os.environ.get("CXX", "g++")
-    return os.environ.get("CC") or next(filter(shutil.which, ("gcc", "clang")), "gcc")
 
 
 def _asked(field: str, auto: bool) -> bool:

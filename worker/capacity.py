@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ml.toolchain import find_toolchain
 from worker.environment import trainer_environment
 from worker.slots import Gpu
 
@@ -64,17 +63,13 @@ def multiplies_bf16(cpuinfo: str = "/proc/cpuinfo") -> bool:
 
 
 def what_is_missing(device: str, headers: str | None = None) -> str:
-    """What torch.compile needs and a trainer would not find, as `ml.numerics` looks for it; else empty."""
-    env, folder = trainer_environment(os.environ, 1), headers or sysconfig.get_paths()["include"]
-    if device == "cpu":
-        compiler = env.get("CXX", "g++")
-        if shutil.which(compiler) is None:
-            return f"a C++ compiler ({compiler})"
-    else:
-        compiler = env.get("CC") or next(filter(shutil.which, ("gcc", "clang")), "gcc")
-        if shutil.which(compiler) is None:
-            return f"a C compiler ({compiler})"
-    return "" if (Path(folder) / "Python.h").exists() else f"Python.h in {folder}"
+    """What torch.compile needs and a trainer would not find; else empty."""
+    tools = find_toolchain(device, trainer_environment(os.environ, 1))
+    if headers is not None:
+        tools = tools._replace(headers=Path(headers))
+    if not tools.has_compiler:
+        return f"a {tools.language} compiler ({tools.compiler})"
+    return "" if tools.has_headers else f"Python.h in {tools.headers}"
 
 
 def query_gpus(field: str) -> dict[str, str]:
