@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 from app import series
 from app.models import FINISHED, Run
 from ml.catalog import DATASETS
+from ml.sizes import count_images
 from ml.spec import RunSpec
 
 LOOKED_AT = 200  # the newest finished runs of the model and data set
@@ -71,6 +72,5 @@ def _is_like(
 
 def _images(dataset: str, spec: Mapping[str, Any]) -> float:
     """What an epoch goes through, in training images: one that is evaluated counts as a third."""
-    data = DATASETS[dataset]
-    train, val = spec.get("train_size") or data.train_size, spec.get("val_size") or data.val_size
+    train, val = count_images(DATASETS[dataset], spec)
     return float(train + val * EVALUATION_SHARE)

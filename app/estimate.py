@@ -117,7 +117,7 @@ def estimate_memory(spec: RunSpec, anatomy: Mapping[str, Any], device: str, bf16
     number = 0.5 if is_bf16(spec, bf16) else 1.0
     batch = -(-spec.batch_size // spec.devices)
     training = batch * (anatomy["kept_bytes"] * number + 2 * anatomy["largest_bytes"])
-    looked_at = min(evaluation_batch(anatomy["forward_flops"], device), count_validation(spec))
+    looked_at = min(evaluation_batch(anatomy["forward_flops"], device), spec.sizes.val)
     evaluating = looked_at * 3 * anatomy["largest_bytes"] * number  # by rank 0 too
     others = (ranks - 1) * (state + trainable + buckets)
     return Memory(
@@ -141,15 +141,11 @@ def is_bf16(spec: RunSpec, multiplies: bool) -> bool:
     )
 
 
-def count_validation(spec: RunSpec) -> int:
-    return spec.val_size or DATASETS[spec.dataset].val_size
-
-
 def count_data(spec: RunSpec, device: str) -> int:
     """The images as bytes with their labels: on a CPU the whole set and what was chosen of it, on a GPU that alone."""
     data = DATASETS[spec.dataset]
     each = data.shape[0] * data.shape[1] * data.shape[2] + 8
-    chosen = spec.images_per_epoch + count_validation(spec)
+    chosen = sum(spec.sizes)
     whole = data.train_size + data.val_size if device == "cpu" else 0
     return each * (chosen + whole)
 
@@ -174,7 +170,7 @@ def estimate_epoch(spec: RunSpec, anatomy: Mapping[str, Any], slot: Slot) -> flo
         step += 2 * update  # the others' gradients, sent and received
     at_once = spec.devices if slot.device == "cuda" else 1
     in_turn = 1.0 if slot.device == "cuda" else max(1.0, spec.devices / slot.threads)
-    images = spec.images_per_epoch / at_once + count_validation(spec) * EVALUATION_SHARE
+    images = spec.images_per_epoch / at_once + spec.sizes.val * EVALUATION_SHARE
     return images * image + spec.steps_per_epoch * step * in_turn
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,11 @@ from ml.cifar import read_cifar10
 from ml.datasets import DATASETS, Dataset
 from ml.download import DatasetUnavailable, Progress, ensure_files
 from ml.registered import FOLDER
+from ml.spec import RunSpec
 
-__all__ = ["DatasetUnavailable", "Split", "draw_subset", "load_dataset", "subset"]
+__all__ = ["VAL_SEED", "DatasetUnavailable", "Split", "draw_subset", "load_dataset", "split_for", "subset"]
+
+VAL_SEED = 0  # the validation images are the same for every run, whatever its seed
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class Split:
     """A data set's training and validation images, in memory.
 
     images: [N, C, H, W] uint8; labels: [N] int64. `digest` is the first 16 hex digits of the SHA-256 of all
-    four tensors' bytes, `val_digest` those of the two validation tensors. `mean` and `std` have one number a
-    channel, over the full training set in 0..1.
+    four tensors' bytes as they are on disk, `val_digest` those of the two validation tensors. `mean` and `std` have one
+    number a channel, over the full training set in 0..1. `val_from`: what the validation images are of, as in a spec.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Split:
     val_digest: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    val_from: str = "test"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -70,6 +74,30 @@ def load_dataset(name: str, root: Path, progress: Progress | None = None) -> Spl
         )
     split: Split = pkgutil.resolve_name(entry.load)(entry, root, progress)
     return split
+
+
+def split_for(spec: RunSpec, data: Split) -> Split:
+    """The data set as the spec trains on it: where it is validated on training images, these are taken out of them.
+
+    They are drawn by a fixed seed: the same for every run that holds out as many, and fewer are among more. The rest
+    keeps its order and its normalisation, and the test images are left out.
+    """
+    if spec.val_from == data.val_from:
+        return data
+    order = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(VAL_SEED))
+    held_out = order[: spec.sizes.val]
+    kept = torch.ones(len(order), dtype=torch.bool)
+    kept[held_out] = False
+    val_images, val_labels = data.train_images[held_out], data.train_labels[held_out]
+    return replace(
+        data,
+        train_images=data.train_images[kept],
+        train_labels=data.train_labels[kept],
+        val_images=val_images,
+        val_labels=val_labels,
+        val_digest=_digest([val_images, val_labels]),
+        val_from=spec.val_from,
+    )
 
 
 def load_digits(entry: Dataset, root: Path, progress: Progress | None = None) -> Split:

@@ -20,14 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from ml.averaging import average
 from ml.catalog import MODELS
 from ml.crew import ALONE, Crew
-from ml.data import Split, subset
+from ml.data import VAL_SEED, Split, split_for, subset
 from ml.models import build_model, count_parameters
 from ml.models.pretrained import start_from
 from ml.muon import MuonAdamW
 from ml.numerics import Numerics, choose, use
 from ml.spec import RunSpec
-
-VAL_SEED = 0  # the validation subset is the same for every run, whatever its seed
 
 
 @dataclass(frozen=True)
@@ -121,6 +119,7 @@ def prepare(
         torch.cuda.set_device(device)  # or streams, graphs and questions to the hardware would be of GPU 0
     numerics = numerics or choose(spec, device)
     use(numerics, device)
+    data = split_for(spec, data)
     options = MODELS[spec.model].options.model_validate(spec.model_options)
     model = build_model(spec.model, options, data.shape, data.classes)
     if weights is not None:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS, SCHEDULES
+from ml.sizes import Sizes, count_images
 
 MAX_STEPS = 100_000_000
 MAX_DEVICES = 16  # of one host
@@ -69,6 +70,12 @@ class RunSpec(BaseModel):
         le=10_000_000,
         title="Validation images",
         description="How many validation images to evaluate on, the same ones for every run; empty for all.",
+    )
+    val_from: Literal["test", "train"] = Field(
+        "test",
+        title="Validate on",
+        description="The data set's own test images; or training images that are held out, a tenth unless said above, "
+        "the same ones for every run: right for tuning and early stopping.",
     )
     shift: int = Field(
         0,
@@ -276,15 +283,7 @@ class RunSpec(BaseModel):
             ) from None
         # Stored whole, so that a later change of a default cannot change what this run was.
         object.__setattr__(self, "model_options", parsed.model_dump())
-        data = DATASETS[self.dataset]
-        for name, have in (("train_size", data.train_size), ("val_size", data.val_size)):
-            asked = getattr(self, name)
-            if asked is not None and asked > have:
-                raise _field_error(
-                    name,
-                    asked,
-                    f"{data.title} has {have} images there; ask for at most {have} or leave it empty",
-                )
+        self._check_sizes()
         self._check_model()
         self._check_optimisation()
         if info.context is not STORED:
@@ -297,6 +296,22 @@ class RunSpec(BaseModel):
                 " size",
             )
         return self
+
+    def _check_sizes(self) -> None:
+        data = DATASETS[self.dataset]
+        most = {"train_size": data.train_size, "val_size": data.val_size}
+        if self.val_from == "train":
+            most = {"val_size": data.train_size - 1, "train_size": data.train_size - self.sizes.val}
+        for name, have in most.items():
+            asked = getattr(self, name)
+            if asked is not None and asked > have:
+                raise _field_error(
+                    name,
+                    asked,
+                    f"{data.title} has {have} images there; ask for at most {have} or leave it empty",
+                )
+        if self.sizes.train < 1:
+            raise _field_error("val_from", self.val_from, f"{data.title} has too few images; choose test")
 
     def _check_model(self) -> None:
         model, data = MODELS[self.model], DATASETS[self.dataset]
@@ -375,8 +390,14 @@ class RunSpec(BaseModel):
         return self.devices if self.device == "cuda" else 0
 
     @property
+    def sizes(self) -> Sizes:
+        """How many images are trained on and validated on."""
+        asked = {"train_size": self.train_size, "val_size": self.val_size, "val_from": self.val_from}
+        return count_images(DATASETS[self.dataset], asked)
+
+    @property
     def images_per_epoch(self) -> int:
-        return self.train_size or DATASETS[self.dataset].train_size
+        return self.sizes.train
 
     @property
     def steps_per_epoch(self) -> int:

@@ -40,9 +40,8 @@ from app.predictions import (
 from app.runs import NewRun
 from app.settings import Settings
 from ml.catalog import DATASETS
-from ml.data import load_dataset, subset
+from ml.data import VAL_SEED, load_dataset, subset
 from ml.events import Evaluated, Evaluating, Event
-from ml.setup import VAL_SEED
 from ml.spec import RunSpec
 from worker.job import Job
 from worker.trainer import Trainer
@@ -276,19 +275,28 @@ def assert_exact(db: Database, run_id: str, images: int) -> None:
         assert (chosen == found.max(axis=1)).all()
 
 
-@pytest.mark.parametrize("val_size", [100, None])
+@pytest.mark.parametrize(
+    ("asked", "images"),
+    [
+        ({"val_size": 100}, 100),
+        ({"val_size": None}, 360),
+        ({"val_size": None, "val_from": "train"}, 143),
+        ({"val_size": 100, "val_from": "train"}, 100),
+    ],
+)
 def test_accuracy_from_the_artifacts_is_the_accuracy_of_the_series(
-    tmp_path: Path, val_size: int | None
+    tmp_path: Path, asked: dict[str, Any], images: int
 ) -> None:
     with a_home(tmp_path) as (db, settings):
-        run_id = submit(db, val_size=val_size)
+        run_id = submit(db, **asked)
         train(db, settings, run_id)
-        assert_exact(db, run_id, val_size or 360)
+        assert_exact(db, run_id, images)
         with db.read() as s:
             run = runs.get_run(s, run_id)
         labels = read_labels(contents(db, run_id)[LABELS_NAME])
     assert run.state == "finished"
     assert run.resolved["val_digest"] == labels.val_digest
+    assert run.resolved["val_images"] == images
     assert [path.name for path in settings.images_dir.iterdir()] == [f"{labels.val_digest}.npy"]
 
 

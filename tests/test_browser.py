@@ -155,9 +155,14 @@ def test_a_person_fills_the_form_and_sees_the_curve_grow(watch: OpenPage) -> Non
     page.get_by_label("Model", exact=True).select_option("lenet")
     page.get_by_label("Dataset", exact=True).first.select_option("digits")
     page.get_by_label("Epochs").first.fill("30")
-    expect(page.locator("[data-summary]")).to_contain_text(
-        "LeNet on Digits: 30 × 23 steps of 64 images, 690 steps"
-    )
+    said = page.locator("[data-summary]")
+    page.get_by_label("Validate on").select_option("train")
+    expect(said).to_contain_text("LeNet on Digits: 30 × 21 steps of 64 images, 630 steps")
+    page.get_by_label("Validation images").fill("500")
+    expect(said).to_contain_text("LeNet on Digits: 30 × 15 steps of 64 images, 450 steps")
+    page.get_by_label("Validation images").fill("")
+    page.get_by_label("Validate on").select_option("test")
+    expect(said).to_contain_text("LeNet on Digits: 30 × 23 steps of 64 images, 690 steps")
     page.get_by_label("Name", exact=True).fill("by hand")
     page.get_by_role("button", name="Start training").click()
     page.wait_for_url(re.compile(r"/runs/\w+$"))

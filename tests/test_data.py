@@ -23,7 +23,8 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, MNIST
 
 from ml.catalog import DATASETS
-from ml.data import DatasetUnavailable, find_digits, load_dataset, subset
+from ml.data import DatasetUnavailable, find_digits, load_dataset, split_for, subset
+from ml.spec import RunSpec
 
 NAMES = (
     "train-images-idx3-ubyte",
@@ -87,6 +88,41 @@ def test_digits_need_no_files_and_are_28x28(tmp_path: Path) -> None:
     assert data.shape == DATASETS["digits"].shape
     assert load_dataset("digits", tmp_path).digest == data.digest
     assert os.listdir(tmp_path) == []
+
+
+def keys(images: torch.Tensor) -> list[bytes]:
+    return [image.numpy().tobytes() for image in images]
+
+
+def test_held_out_images_come_from_the_training_images_and_leave_them(tmp_path: Path) -> None:
+    data = load_dataset("digits", tmp_path)
+    split = split_for(RunSpec(dataset="digits", val_from="train"), data)
+    assert (len(split.train_images), len(split.val_images)) == (1_437 - 143, 143)
+    assert sorted(keys(split.train_images) + keys(split.val_images)) == sorted(keys(data.train_images))
+    assert set(keys(split.val_images)).isdisjoint(keys(data.val_images))
+    kept = [key for key in keys(data.train_images) if key not in set(keys(split.val_images))]
+    assert kept == [key for key in keys(split.train_images) if key not in set(keys(split.val_images))]
+    label_of = dict(zip(keys(data.train_images), data.train_labels.tolist(), strict=True))
+    for images, labels in (
+        (split.train_images, split.train_labels),
+        (split.val_images, split.val_labels),
+    ):
+        assert [label_of[key] for key in keys(images)] == labels.tolist()
+    assert (split.digest, split.mean, split.std) == (data.digest, data.mean, data.std)
+    assert split.val_digest != data.val_digest
+    assert split_for(RunSpec(dataset="digits", val_from="train"), split) is split
+
+
+def test_held_out_images_are_the_same_for_every_seed_and_few_are_among_many(tmp_path: Path) -> None:
+    data = load_dataset("digits", tmp_path)
+    asked: dict[str, Any] = {"dataset": "digits", "val_from": "train"}
+    first = split_for(RunSpec(**asked, val_size=200, seed=1), data)
+    again = split_for(RunSpec(**asked, val_size=200, seed=2, train_size=50), data)
+    assert torch.equal(first.val_images, again.val_images)
+    assert first.val_digest == again.val_digest
+    few = split_for(RunSpec(**asked, val_size=50), data)
+    assert set(keys(few.val_images)) <= set(keys(first.val_images))
+    assert len(few.train_images) == 1_437 - 50
 
 
 def test_mean_and_deviation_are_the_training_images(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ FLIPS: dict[str, tuple[Json, Json]] = {
     "val_digest": ({}, {"val_digest": "ww"}),
     "train_size": ({"train_size": 3000}, {"train_images": 3000}),
     "val_size": ({"val_size": 500}, {"val_images": 500}),
+    "val_from": ({"val_from": "train"}, {"val_images": 6000, "val_digest": "ww"}),
     "input_scaling": ({"input_scaling": "unit"}, {"mean": [0.0], "std": [1.0]}),
     "mean": ({}, {"mean": [0.5]}),
     "std": ({}, {"std": [0.5]}),
@@ -187,6 +188,9 @@ def test_what_differs_by_necessity_is_not_named() -> None:
     """All of MNIST is 60,000 images, whether asked for by number or not; auto was fp32; SGD's momentum is no Adam's."""
     asked = {"train_size": 60_000, "val_size": 10_000, "precision": "fp32", "device": "cpu"}
     assert judge([facts("a", {"train_size": None}), facts("b", asked)]).kind == "identical"
+    held_out = {"val_from": "train", "train_size": None}
+    asked |= {"val_from": "train", "train_size": 54_000, "val_size": 6_000}
+    assert judge([facts("a", held_out), facts("b", asked)]).kind == "identical"
 
     adam = [
         facts("a", {"optimizer": "adam", "momentum": 0.0}),

@@ -121,6 +121,36 @@ def test_sizes_stay_within_the_data_set(dataset: str, field: str) -> None:
     assert place(error) == (field,)
 
 
+@pytest.mark.parametrize(
+    ("asked", "train", "val"),
+    [
+        ({}, 1_437, 360),
+        ({"val_size": 100}, 1_437, 100),
+        ({"val_from": "train"}, 1_294, 143),
+        ({"val_from": "train", "val_size": 400}, 1_037, 400),
+        ({"val_from": "train", "train_size": 1_294}, 1_294, 143),
+    ],
+)
+def test_how_many_images_are_trained_and_validated_on(asked: dict[str, Any], train: int, val: int) -> None:
+    spec = RunSpec(dataset="digits", batch_size=1, **asked)
+    assert spec.sizes == (train, val)
+    assert spec.steps_per_epoch == train
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "have"),
+    [
+        ({"val_size": 1_437}, "val_size", 1_436),
+        ({"train_size": 1_295}, "train_size", 1_294),
+        ({"train_size": 1_000, "val_size": 438}, "train_size", 999),
+    ],
+)
+def test_images_that_are_held_out_are_not_trained_on(asked: dict[str, Any], field: str, have: int) -> None:
+    with pytest.raises(ValidationError, match=f"has {have} images there") as error:
+        RunSpec(dataset="digits", val_from="train", **asked)
+    assert place(error) == (field,)
+
+
 def test_endless_runs_are_refused() -> None:
     with pytest.raises(ValidationError, match=f"over {MAX_STEPS}") as error:
         RunSpec(dataset="mnist", epochs=10_000, batch_size=1)

@@ -32,7 +32,7 @@ from app.models import CANCELED, FAILED, FINISHED, PAUSED
 from app.settings import Settings, get_settings
 from ml.checkpoint import CorruptCheckpoint
 from ml.crew import ALONE, Crew
-from ml.data import Split, load_dataset
+from ml.data import Split, load_dataset, split_for
 from ml.datasets import DATASETS
 from ml.events import Done, Evaluated, Evaluating, Event, Note, Points, Prepared, Snapshot
 from ml.memory import explain
@@ -112,6 +112,7 @@ class Trainer:
         data = load_dataset(self.job.spec["dataset"], self.settings.datasets_dir, self.loading)
         # After the data: one that is not here says so better.
         self.spec = RunSpec.read_stored(self.job.spec)
+        data = split_for(self.spec, data)
         self.validation = Validation(data, self.spec.val_size, self.settings.images_dir)
         device = pick_place(self.job, self.crew)
         resume = self.checkpoints.load(self.rewind)

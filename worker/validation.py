@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from app.artifacts import LABELS, LOGITS, PREDICTIONS, NewArtifact
 from app.images import save_images
 from app.predictions import LABELS_NAME, MEDIA_TYPE, Answers, Labels, predictions_name
-from ml.data import Split, draw_subset
+from ml.data import VAL_SEED, Split, draw_subset
 from ml.events import Evaluated
-from ml.setup import VAL_SEED
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,8 @@ from typing import Any
 from app.compare.diff import OPTIONS
 from app.compare.facts import UNKNOWN, UNUSED, RunFacts, flatten
 from ml.catalog import DATASETS, MODELS
+from ml.datasets import Dataset
+from ml.sizes import Sizes, count_images
 from ml.spec import TAKES_MOMENTUM, RunSpec
 
 
@@ -34,17 +36,17 @@ class Key:
 
 
 _SETTINGS = (
-    "model", "dataset", "train_size", "val_size", "input_scaling", "augmentation", "shift", "flip",
+    "model", "dataset", "train_size", "val_size", "val_from", "input_scaling", "augmentation", "shift", "flip",
     "cutout", "pretrained", "batch_size", "epochs", "lr", "schedule", "warmup_epochs", "optimizer", "momentum",
     "nesterov", "weight_decay", "label_smoothing", "clip_norm", "ema", "patience", "on_nan", "precision", "code",
 )  # fmt: skip
 _CONSEQUENCES = {
     "patience_metric": ("patience",),
     "data_digest": ("dataset",),
-    "train_images": ("dataset", "data_digest", "train_size"),
-    "val_images": ("dataset", "data_digest", "val_size"),
-    "val_digest": ("dataset", "data_digest"),
-    "steps_per_epoch": ("dataset", "data_digest", "train_size", "batch_size"),
+    "train_images": ("dataset", "data_digest", "train_size", "val_from", "val_size"),
+    "val_images": ("dataset", "data_digest", "val_size", "val_from"),
+    "val_digest": ("dataset", "data_digest", "val_from", "val_size"),
+    "steps_per_epoch": ("dataset", "data_digest", "train_size", "val_from", "val_size", "batch_size"),
     "classes": ("dataset", "data_digest"),
     "mean": ("dataset", "data_digest", "input_scaling", "pretrained"),
     "std": ("dataset", "data_digest", "input_scaling", "pretrained"),
@@ -141,10 +143,20 @@ def _read_run(run: RunFacts) -> dict[str, Any]:
     if row.get("patience") is None:
         row["patience_metric"] = UNUSED
     data = DATASETS.get(str(row.get("dataset")))
-    for name in ("train_size", "val_size"):
-        if data is not None and row.get(name) == getattr(data, name):
-            row[name] = None
+    if data is not None:
+        for name, whole in zip(("train_size", "val_size"), whole_sizes(run, data), strict=True):
+            if row.get(name) == whole:
+                row[name] = None
     return row
+
+
+def whole_sizes(run: RunFacts, data: Dataset) -> Sizes:
+    """How many images the run has where it does not ask for fewer."""
+    if run.kind != "training":
+        return Sizes(data.train_size, data.val_size)
+    kept = {"val_from": run.spec.get("val_from", "test")}
+    held_out = {**kept, "val_size": run.spec.get("val_size")}
+    return Sizes(count_images(data, held_out).train, count_images(data, kept).val)
 
 
 def _training(run: RunFacts) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.compare.design import distinct, known
 from app.compare.facts import UNKNOWN, UNUSED, RunFacts, identity
-from app.compare.keys import Key, Role
+from app.compare.keys import Key, Role, whole_sizes
 from app.compare.verdict import Note
 from ml.catalog import DATASETS
 
@@ -36,10 +36,11 @@ def make_notes(runs: Sequence[RunFacts], table: Table, settings: Sequence[str]) 
 
 def count_updates(columns: Mapping[str, Mapping[str, Any]], run: RunFacts) -> int | None:
     """Optimizer steps in the whole run; None where batch size, epochs or the number of images is not known."""
-    data = DATASETS.get(str(columns["dataset"][run.id]))
     images = columns["train_images"][run.id]
     if not _positive(images):
-        images = columns["train_size"][run.id] or (data.train_size if data else None)
+        data = DATASETS.get(str(columns["dataset"][run.id]))
+        whole = whole_sizes(run, data).train if data else None
+        images = columns["train_size"][run.id] or whole
     batch, epochs = columns["batch_size"][run.id], columns["epochs"][run.id]
     if not (_positive(images) and _positive(batch) and _positive(epochs)):
         return None

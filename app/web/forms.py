@@ -22,7 +22,7 @@ from ml.spec import RunSpec
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (N_("Model"), ("model",)),
-    (N_("Data"), ("dataset", "train_size", "val_size", "input_scaling")),
+    (N_("Data"), ("dataset", "train_size", "val_size", "val_from", "input_scaling")),
     (N_("Optimisation"), ("epochs", "batch_size", "lr", "schedule", "optimizer", "momentum", "weight_decay")),
     (N_("Augmentation"), ("shift", "flip", "cutout")),
     (
@@ -40,6 +40,8 @@ WORDS = {
     "standardize": N_("Standardise"),
     "unit": N_("0 to 1"),
     "raw": N_("Raw 0 to 255"),
+    "test": N_("Test images"),
+    "train": N_("Held-out training images"),
     "auto": N_("Automatic"),
     "fp32": "FP32",
     "bf16": "BF16",

@@ -22,6 +22,7 @@ from app.web.render import app_settings, local_url, render
 from ml.catalog import DATASETS, MODELS
 from ml.presets import PRESETS
 from ml.recipes import find_recipe
+from ml.sizes import count_held_out
 from ml.spec import RunSpec
 
 router = APIRouter()
@@ -131,7 +132,10 @@ def _data(typed: Typed) -> dict[str, Any]:
             m.name: {"title": _(m.title), "recipes": {d: _recipe(m.name, d) for d in DATASETS}}
             for m in MODELS.values()
         },
-        "datasets": {d.name: {"title": _(d.title), "train_size": d.train_size} for d in DATASETS.values()},
+        "datasets": {
+            d.name: {"title": _(d.title), "train_size": d.train_size, "held_out": count_held_out(d)}
+            for d in DATASETS.values()
+        },
         "summary": _(
             "{model} on {data}: {epochs} × {per_epoch} steps of {batch} images, {steps} steps in all."
         ),

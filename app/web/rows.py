@@ -17,6 +17,7 @@ from app.web import formats
 from app.web.forms import CLOSED, TABLES, choice_title
 from app.web.i18n import _, sentence
 from ml.catalog import DATASETS, MODELS, OPTIMIZERS
+from ml.sizes import count_images
 from ml.spec import RunSpec
 
 
@@ -168,7 +169,7 @@ def _images(run: Run) -> int | None:
     if run.kind != "training":
         return None
     data = DATASETS.get(run.spec["dataset"])
-    return _positive(run.spec.get("train_size")) or (data.train_size if data else None)
+    return count_images(data, run.spec).train if data else _positive(run.spec.get("train_size"))
 
 
 def field_title(name: str) -> str:

@@ -45,10 +45,16 @@ function whole(name) {
   return Number.isInteger(value) && value > 0 ? value : null;
 }
 
+// Training images that are not held out for validation.
+function countRest(set) {
+  if (!set || form.elements.namedItem("val_from").value === "test") return set?.train_size;
+  return set.train_size - (whole("val_size") ?? set.held_out);
+}
+
 function showSummary() {
   const set = data.datasets[form.elements.namedItem("dataset").value];
   const [epochs, batch] = [whole("epochs"), whole("batch_size")];
-  const images = form.elements.namedItem("train_size").value === "" ? set?.train_size : whole("train_size");
+  const images = form.elements.namedItem("train_size").value === "" ? countRest(set) : whole("train_size");
   const out = form.querySelector("[data-summary]");
   if (!set || !epochs || !batch || !images || !data.models[model.value]) {
     out.textContent = "";
