@@ -74,8 +74,7 @@ class RunSpec(BaseModel):
     val_from: Literal["test", "train"] = Field(
         "test",
         title="Validate on",
-        description="The data set's own test images; or training images that are held out, a tenth unless said above, "
-        "the same ones for every run: right for tuning and early stopping.",
+        description="Held-out training images, a tenth unless you say how many, are for tuning and early stopping.",
     )
     shift: int = Field(
         0,
