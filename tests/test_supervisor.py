@@ -22,9 +22,10 @@ from ml.spec import RunSpec
 from tests.processes import run_command, wait_for
 from worker.environment import trainer_environment
 from worker.presence import Presence
-from worker.slots import Slots, TrainerProcess
+from worker.slots import Slots
 from worker.supervisor import Supervisor, Watch
 from worker.trainer_exit import EXIT_STALLED, describe_exit
+from worker.trainers import TrainerProcess
 
 
 class Shaky(Database):

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
-from app.settings import ROOT
-from worker.environment import trainer_environment
-from worker.job import Job
+from worker.trainers import CAN_FORK, ForkServer, StartedTrainer, TrainerProcess
 
-WARM_AGAIN_S = 4.0  # importing torch takes seconds of CPU, which a run's first steps should not have to share
+WARM_AGAIN_S = (
+    4.0  # what imports torch itself takes seconds of CPU, which a run's first steps should not share
+)
 LOOK_S = 0.5
 
 
@@ -83,45 +80,6 @@ def read_gpus(listed: str, visible: str | None) -> list[Gpu]:
     return kept
 
 
-class TrainerProcess:
-    """An exec'd trainer, the leader of its own session. Its standard input stays open as long as we live."""
-
-    def __init__(self, threads: int) -> None:
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "worker.trainer"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            cwd=ROOT,
-            env=trainer_environment(os.environ, threads),
-            start_new_session=True,
-            bufsize=0,
-        )
-
-    def alive(self) -> bool:
-        return self.popen.poll() is None
-
-    def give(self, job: Job) -> None:
-        assert self.popen.stdin is not None
-        with suppress(BrokenPipeError):  # it died: its exit code tells
-            self.popen.stdin.write(job.to_line())
-
-    def signal(self, sig: signal.Signals) -> None:
-        """To the trainer alone for SIGTERM, to its whole group for SIGKILL."""
-        with suppress(ProcessLookupError):
-            if sig == signal.SIGKILL:
-                os.killpg(self.popen.pid, sig)
-            else:
-                os.kill(self.popen.pid, sig)
-
-    def close(self) -> None:
-        """End it, if it has not ended, and let go of its pipe."""
-        self.signal(signal.SIGKILL)
-        self.popen.wait()
-        assert self.popen.stdin is not None
-        with suppress(BrokenPipeError):
-            self.popen.stdin.close()
-
-
 class Slots:
     """`count` slots with warm trainers. A run takes one, or as many as the GPUs that it trains on.
 
@@ -137,6 +95,7 @@ class Slots:
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
         self._warm: dict[int, TrainerProcess] = {}
+        self._server: ForkServer | None = None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -183,24 +142,34 @@ class Slots:
         with self._lock:
             waiting = self._warm.get(index)
             if not self._closed and (waiting is None or not waiting.alive()):
-                self._warm[index] = TrainerProcess(self.threads)
+                self._warm[index] = self._start()
 
     def take(self, index: int) -> TrainerProcess:
         """The slot's warm trainer, or a new one; the next is started a little later."""
         with self._lock:
             trainer = self._warm.pop(index, None)
-        if trainer is not None and not trainer.alive():
-            trainer.close()
-            trainer = None
+            if trainer is not None and not trainer.alive():
+                trainer.close()
+                trainer = None
+            trainer = trainer or self._start()
         later = threading.Timer(WARM_AGAIN_S, self.warm, [index])
         later.daemon = True
         later.start()
-        return trainer or TrainerProcess(self.threads)
+        return trainer
+
+    def _start(self) -> TrainerProcess:
+        if not CAN_FORK:
+            return StartedTrainer(self.threads)
+        if self._server is None or not self._server.alive:
+            self._server = ForkServer(self.threads)
+        return self._server.fork()
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
             waiting = list(self._warm.values())
             self._warm.clear()
+        if self._server is not None:
+            self._server.close()
         for trainer in waiting:
             trainer.close()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -25,8 +24,9 @@ from app.models import RUNNING, Run
 from app.settings import Settings
 from worker.job import Job
 from worker.room import Room
-from worker.slots import Slots, TrainerProcess
+from worker.slots import Slots
 from worker.trainer_exit import describe_exit, read_tail
+from worker.trainers import TrainerProcess
 from worker.writes import FIRST_S, LAST_S
 
 log = logging.getLogger(__name__)
@@ -204,10 +204,9 @@ class Watch:
 
     def until_exit(self) -> int:
         while True:
-            try:
-                return self.trainer.popen.wait(POLL_S)
-            except subprocess.TimeoutExpired:
-                pass
+            code = self.trainer.wait(POLL_S)
+            if code is not None:
+                return code
             try:
                 self.obey()
                 self.look()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -168,15 +169,25 @@ def assert_no_orphan(yard: Yard, run: Run) -> None:
 
 def strays(yard: Yard) -> list[psutil.Process]:
     """Processes of the yard that nobody who should live started."""
-    known = {yard.web.process.pid, *(worker.pid for worker in yard.workers)}
-    found = []
-    for process in yard.processes():
-        try:
-            if process.pid not in known and process.ppid() not in known:
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    ours = {yard.web.process.pid, *(worker.pid for worker in yard.workers)}
+    parents = {process: parent for process in yard.processes() if (parent := parent_of(process)) is not None}
+    servers = {process.pid for process, parent in parents.items() if parent in ours and is_server(process)}
+    return [
+        process
+        for process, parent in parents.items()
+        if process.pid not in ours and parent not in ours | servers
+    ]
+
+
+def parent_of(process: psutil.Process) -> int | None:
+    with suppress(psutil.NoSuchProcess):
+        return process.ppid()
+    return None
+
+
+def is_server(process: psutil.Process) -> bool:
+    """Whether trainers are forked from it."""
+    return "worker.forkserver" in command_of(process)
 
 
 def assert_final_state(yard: Yard, run: Run) -> None:

@@ -35,6 +35,7 @@ from app.models import ENDED, MetricChunk, Run, RunEvent
 from app.settings import database_url as with_driver
 from tests import processes
 from tests.processes import Process, Web, wait_for
+from worker.trainers import NAME
 
 Json = dict[str, Any]
 
@@ -141,7 +142,7 @@ class Yard:
 
     def trainers(self) -> list[psutil.Process]:
         """Of all workers, those that wait for a run among them."""
-        return [found for found in self.processes() if "worker.trainer" in command_of(found)]
+        return [found for found in self.processes() if is_trainer(found)]
 
     def trainers_of(self, run_id: str) -> list[psutil.Process]:
         """Those that hold a log of the run open: one a live attempt."""
@@ -319,6 +320,12 @@ def command_of(process: psutil.Process) -> list[str]:
     with suppress(psutil.Error):
         return process.cmdline()
     return []
+
+
+def is_trainer(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.name() == NAME or "worker.trainer" in process.cmdline()
+    return False
 
 
 def output_of(process: psutil.Process) -> str:

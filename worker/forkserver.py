@@ -1,0 +1,104 @@
+"""A process that has imported torch once, and forks a trainer from itself whenever the worker asks for one.
+
+Each import of torch takes seconds of a core and some hundred megabytes. A fork takes a hundredth of a second, and
+what it does not change it shares with the others. On Linux alone: elsewhere libraries do not outlive a fork, and each
+trainer imports torch itself.
+
+The worker's end is `worker.trainers.ForkServer`; between them go packets. `fork`, with the trainer's standard input,
+is answered by `PID`; when that ends, it is told as `PID CODE` and stays a zombie until `reap PID`: so no signal that is
+meant for it can reach another process with its number. When the worker is gone the socket ends, and so does this.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from worker import trainer
+from worker.trainers import NAME, PACKET
+
+
+def serve(channel: socket.socket) -> None:
+    """Fork and tell of ends until the worker is gone."""
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    running: set[int] = set()
+    while True:
+        ready, _, _ = select.select([channel.fileno(), woken], [], [])
+        if woken in ready:
+            os.read(woken, 4096)
+            tell_ends(channel, running)
+        if channel.fileno() in ready:
+            packet, files, _, _ = socket.recv_fds(channel, PACKET, 1)
+            if not packet:
+                return
+            if packet == b"fork":
+                pid = fork(files[0], close=(channel.fileno(), woken, wake))
+                running.add(pid)
+                channel.send(b"%d" % pid)
+            else:
+                os.waitpid(int(packet.split()[1]), 0)
+
+
+def tell_ends(channel: socket.socket, running: set[int]) -> None:
+    for pid in sorted(running):
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None:
+            running.discard(pid)
+            code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+            channel.send(b"%d %d" % (pid, code))
+
+
+def fork(stdin: int, close: tuple[int, ...]) -> int:
+    """The process id of a new trainer. SIGTERM waits until it is the trainer's own."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become_trainer(stdin, close)
+        except BaseException:  # noqa: BLE001  # nothing but a trainer may go on from here
+            traceback.print_exc()
+        finally:
+            trainer.leave(trainer.EXIT_CRASHED)
+    os.close(stdin)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    return pid
+
+
+def become_trainer(stdin: int, close: tuple[int, ...]) -> NoReturn:
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    os.dup2(stdin, 0)
+    for file in (stdin, *close):
+        os.close(file)
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(NAME)
+    trainer.leave(trainer.main())
+
+
+def main() -> int:
+    # Whoever stops all processes of a service means the trainers, which then save what they have: we stay until then.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    gc.collect()
+    gc.freeze()  # so that no collection touches, and thereby copies, what all trainers share
+    with suppress(ConnectionError):  # the worker is gone
+        serve(channel)
+    return 0
+
+
+if __name__ == "__main__":
+    trainer.leave(main())
