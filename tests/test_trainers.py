@@ -162,6 +162,19 @@ def test_trainers_end_with_their_server_and_the_next_come_from_another(
 
 
 @linux
+def test_a_server_that_hangs_holds_no_slot(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.trainers.DEAF_S", 0.5)
+    trainer, other = server.fork(), server.fork()
+    wait_trainers(server, 2)
+    os.kill(server.pid, signal.SIGSTOP)
+    assert trainer.wait(1) is None
+    assert server.alive
+    trainer.close()
+    assert trainer.wait() == other.wait() == -signal.SIGKILL
+    assert not server.alive
+
+
+@linux
 def test_a_server_that_cannot_start_tells_why_by_its_code(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

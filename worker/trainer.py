@@ -1,6 +1,6 @@
-"""One attempt at one run: `python -m worker.trainer`, started by the supervisor before there is a run for it.
+"""One attempt at one run: forked from `worker.forkserver`, or `python -m worker.trainer`, before there is a run for it.
 
-It imports torch and waits on standard input for its job: so a run starts at once. The end of standard input
+It has imported torch and waits on standard input for its job: so a run starts at once. The end of standard input
 means that the supervisor is gone, and so is the trainer then.
 
 Exit codes: 0 the run's state is recorded; 75 the supervisor is gone; 76 another attempt has the run; 77 it stood still;

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
@@ -17,6 +18,7 @@ from worker.environment import trainer_environment
 from worker.job import Job
 
 CAN_FORK = sys.platform == "linux"
+DEAF_S = 10.0  # so long after SIGKILL its server may take to say that a trainer has ended
 START_S = 60.0  # the import of torch, on a machine that is busy
 PACKET = 64
 NAME = "trainer"  # of a forked one in `ps -o comm` and `top`
@@ -96,10 +98,12 @@ class StartedTrainer(TrainerProcess):
 class ForkedTrainer(TrainerProcess):
     """One that a ForkServer forks, as soon as that has imported torch."""
 
-    def __init__(self, stdin: int) -> None:
+    def __init__(self, stdin: int, server: ForkServer) -> None:
         super().__init__(stdin)
+        self._server = server
         self._pid: int | None = None
         self._code: int | None = None
+        self._killed_at: float | None = None
         self._lock = threading.Lock()
         self._begun, self._ended = threading.Event(), threading.Event()
 
@@ -115,7 +119,10 @@ class ForkedTrainer(TrainerProcess):
         self._ended.set()
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        self._ended.wait(timeout_s)
+        if self._ended.wait(timeout_s):
+            return self._code
+        if self._killed_at is not None and time.monotonic() - self._killed_at > DEAF_S:
+            self._server.close()  # it was stopped, or hangs: nobody else would tell us
         return self._code
 
     def signal(self, sig: signal.Signals) -> None:
@@ -123,6 +130,14 @@ class ForkedTrainer(TrainerProcess):
         with self._lock:
             if self._pid is not None and self._code is None:
                 send(self._pid, sig)
+            if sig == signal.SIGKILL and self._killed_at is None:
+                self._killed_at = time.monotonic()
+
+    def close(self) -> None:
+        self.signal(signal.SIGKILL)
+        while self.wait(DEAF_S) is None:
+            pass
+        super().close()
 
 
 class ForkServer:
@@ -155,7 +170,7 @@ class ForkServer:
     def fork(self) -> ForkedTrainer:
         """A new trainer; one that has ended already where the server has died."""
         theirs, ours = os.pipe()
-        trainer = ForkedTrainer(ours)
+        trainer = ForkedTrainer(ours, self)
         with self._lock:
             if self.alive:
                 self._asked.append(trainer)
