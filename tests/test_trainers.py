@@ -21,12 +21,23 @@ linux = pytest.mark.skipif(not CAN_FORK, reason="trainers are forked on Linux al
 ORPHANED = 75
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ForkServer]:
-    monkeypatch.setenv("TRAINYARD_DATA_DIR", str(tmp_path))
-    server = ForkServer(threads=2)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINYARD_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "shush")
+        server = ForkServer(threads=2)
     yield server
     server.close()
+
+
+@pytest.fixture
+def server(shared: ForkServer) -> Iterator[ForkServer]:
+    """One that outlives the test; its trainers do not."""
+    yield shared
+    for one in trainers_of(shared):
+        one.kill()
+    wait_trainers(shared, 0)
 
 
 def trainers_of(server: ForkServer) -> list[psutil.Process]:
@@ -85,11 +96,8 @@ def test_what_goes_wrong_is_the_exit_code(begin: Callable[[], TrainerProcess], t
     trainer.close()
 
 
-def test_a_trainer_leads_a_session_and_sees_no_secrets(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "shush")
-    server: ForkServer = request.getfixturevalue("server")
+@linux
+def test_a_trainer_leads_a_session_and_sees_no_secrets(server: ForkServer) -> None:
     trainer = server.fork()
     (process,) = wait_trainers(server, 1)
     assert os.getsid(process.pid) == os.getpgid(process.pid) == process.pid
@@ -162,8 +170,10 @@ def test_trainers_end_with_their_server_and_the_next_come_from_another(
 
 
 @linux
-def test_a_server_that_hangs_holds_no_slot(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_hangs_holds_no_slot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRAINYARD_DATA_DIR", str(tmp_path))
     monkeypatch.setattr("worker.trainers.DEAF_S", 0.5)
+    server = ForkServer(threads=1)
     trainer, other = server.fork(), server.fork()
     wait_trainers(server, 2)
     os.kill(server.pid, signal.SIGSTOP)
