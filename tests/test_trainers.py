@@ -170,6 +170,29 @@ def test_trainers_end_with_their_server_and_the_next_come_from_another(
 
 
 @linux
+def test_where_no_process_can_be_had_the_others_train_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The second fork fails, as it does at a container's limit."""
+    source = (
+        "import os\nforks, honest = [], os.fork\ndef fork():\n    forks.append(1)\n    if len(forks) == 2:\n"
+    )
+    source += "        raise BlockingIOError('no more')\n    return honest()\nos.fork = fork\n"
+    (tmp_path / "sitecustomize.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("TRAINYARD_DATA_DIR", str(tmp_path))
+    server = ForkServer(threads=1)
+    first, second, third = (server.fork() for _ in range(3))
+    assert second.wait(60) == 1
+    wait_trainers(server, 2)
+    assert first.alive()
+    assert third.alive()
+    for trainer in (first, second, third):
+        trainer.close()
+    server.close()
+
+
+@linux
 def test_a_server_that_hangs_holds_no_slot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRAINYARD_DATA_DIR", str(tmp_path))
     monkeypatch.setattr("worker.trainers.DEAF_S", 0.5)

@@ -5,8 +5,9 @@ what it does not change it shares with the others. On Linux alone: elsewhere lib
 trainer imports torch itself.
 
 The worker's end is `worker.trainers.ForkServer`; between them go packets. `fork`, with the trainer's standard input,
-is answered by `PID`; when that ends, it is told as `PID CODE` and stays a zombie until `reap PID`: so no signal that is
-meant for it can reach another process with its number. When the worker is gone the socket ends, and so does this.
+is answered by `PID`, -1 where there can be none. When that ends, it is told as `PID CODE` and stays a zombie until
+`reap PID`: so no signal that is meant for it can reach another process with its number. When the worker is gone the
+socket ends, and so does this.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from worker import trainer
-from worker.trainers import NAME, PACKET
+from worker.trainer_exit import EXIT_CRASHED
+from worker.trainers import NAME, NOBODY, PACKET
 
 
 def serve(channel: socket.socket) -> None:
@@ -43,7 +45,7 @@ def serve(channel: socket.socket) -> None:
                 return
             if packet == b"fork":
                 pid = fork(files[0], close=(channel.fileno(), woken, wake))
-                running.add(pid)
+                running |= {pid} - {NOBODY}
                 channel.send(b"%d" % pid)
             else:
                 os.waitpid(int(packet.split()[1]), 0)
@@ -59,16 +61,23 @@ def tell_ends(channel: socket.socket, running: set[int]) -> None:
 
 
 def fork(stdin: int, close: tuple[int, ...]) -> int:
-    """The process id of a new trainer. SIGTERM waits until it is the trainer's own."""
+    """The process id of a new trainer, or NOBODY where the system has no room for one: the others train on.
+
+    SIGTERM waits until it is the trainer's own.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        traceback.print_exc()
+        pid = NOBODY
     if pid == 0:
         try:
             become_trainer(stdin, close)
         except BaseException:  # noqa: BLE001  # nothing but a trainer may go on from here
             traceback.print_exc()
         finally:
-            trainer.leave(trainer.EXIT_CRASHED)
+            trainer.leave(EXIT_CRASHED)
     os.close(stdin)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     return pid

@@ -45,7 +45,6 @@ from ml.weights import load_weights
 from worker.job import Job
 from worker.reporter import EXIT_FENCED
 from worker.trainer import (
-    EXIT_CRASHED,
     EXIT_ORPHANED,
     Trainer,
     comes_again,
@@ -55,7 +54,7 @@ from worker.trainer import (
     pick_place,
     print_crash,
 )
-from worker.trainer_exit import read_tail
+from worker.trainer_exit import EXIT_CRASHED, read_tail
 from worker.writes import insist
 
 log = logging.getLogger(__name__)

@@ -43,13 +43,12 @@ from worker.checkpoints import Checkpoints
 from worker.job import Job
 from worker.reporter import EXIT_FENCED, Reporter
 from worker.stall import Stall
-from worker.trainer_exit import read_tail
+from worker.trainer_exit import EXIT_CRASHED, read_tail
 from worker.validation import Validation
 from worker.writes import insist
 
 log = logging.getLogger("worker.trainer")
 
-EXIT_CRASHED = 1
 EXIT_ORPHANED = 75
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 TAIL_LINES = 60
+EXIT_CRASHED = 1
 EXIT_STALLED = 77
 MAX_LINE = 300  # characters of a log's last line
 

@@ -16,11 +16,13 @@ from contextlib import suppress
 from app.settings import ROOT
 from worker.environment import trainer_environment
 from worker.job import Job
+from worker.trainer_exit import EXIT_CRASHED
 
 CAN_FORK = sys.platform == "linux"
 DEAF_S = 10.0  # so long after SIGKILL its server may take to say that a trainer has ended
 START_S = 60.0  # the import of torch, on a machine that is busy
 PACKET = 64
+NOBODY = -1  # told for a trainer that could not be forked
 NAME = "trainer"  # of a forked one in `ps -o comm` and `top`
 
 
@@ -194,9 +196,14 @@ class ForkServer:
                     self._running.pop(pid).end(*code)
                     self._channel.send(b"reap %d" % pid)
                 else:
-                    self._running[pid] = self._asked.popleft()
-                    self._running[pid].begin(pid)
+                    self._begin(self._asked.popleft(), pid)
         self._bury()
+
+    def _begin(self, trainer: ForkedTrainer, pid: int) -> None:
+        if pid == NOBODY:
+            return trainer.end(EXIT_CRASHED)
+        self._running[pid] = trainer
+        return trainer.begin(pid)
 
     def _bury(self) -> None:
         with self._lock:
