@@ -151,6 +151,7 @@ def test_trainers_end_with_their_server_and_the_next_come_from_another(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TRAINYARD_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("worker.slots.WARM_AGAIN_S", 600.0)  # so that no other trainer is started here
     slots = Slots(1)
     trainer = slots.take(0)
     server = slots._server
