@@ -84,9 +84,9 @@ def split_for(spec: RunSpec, data: Split) -> Split:
     """
     if spec.val_from == data.val_from:
         return data
-    order = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(VAL_SEED))
-    held_out = order[: spec.sizes.val]
-    kept = torch.ones(len(order), dtype=torch.bool)
+    held_out = draw_subset(len(data.train_images), spec.sizes.val, VAL_SEED)
+    assert held_out is not None, "a spec leaves images to train on"
+    kept = torch.ones(len(data.train_images), dtype=torch.bool)
     kept[held_out] = False
     val_images, val_labels = data.train_images[held_out], data.train_labels[held_out]
     return replace(

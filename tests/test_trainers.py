@@ -21,6 +21,11 @@ linux = pytest.mark.skipif(not CAN_FORK, reason="trainers are forked on Linux al
 ORPHANED = 75
 
 
+@pytest.fixture(autouse=True)
+def data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRAINYARD_DATA_DIR", str(tmp_path))
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     with pytest.MonkeyPatch.context() as patch:
@@ -52,15 +57,10 @@ def wait_trainers(server: ForkServer, count: int) -> list[psutil.Process]:
     )
 
 
-@pytest.fixture(params=["forked", "started"])
-def begin(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[[], TrainerProcess]:
+@pytest.fixture(params=[pytest.param("forked", marks=linux), "started"])
+def begin(request: pytest.FixtureRequest) -> Callable[[], TrainerProcess]:
     if request.param == "started":
-        monkeypatch.setenv("TRAINYARD_DATA_DIR", str(tmp_path))
         return lambda: StartedTrainer(threads=1)
-    if not CAN_FORK:
-        pytest.skip("trainers are forked on Linux alone")
     server: ForkServer = request.getfixturevalue("server")
     return server.fork
 
@@ -148,9 +148,8 @@ def test_a_service_that_is_told_to_stop_keeps_the_server_for_its_trainers(server
 
 @linux
 def test_trainers_end_with_their_server_and_the_next_come_from_another(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("TRAINYARD_DATA_DIR", str(tmp_path))
     monkeypatch.setattr("worker.slots.WARM_AGAIN_S", 600.0)  # so that no other trainer is started here
     slots = Slots(1)
     trainer = slots.take(0)
@@ -181,7 +180,6 @@ def test_where_no_process_can_be_had_the_others_train_on(
     source += "        raise BlockingIOError('no more')\n    return honest()\nos.fork = fork\n"
     (tmp_path / "sitecustomize.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("TRAINYARD_DATA_DIR", str(tmp_path))
     server = ForkServer(threads=1)
     first, second, third = (server.fork() for _ in range(3))
     assert second.wait(60) == 1
@@ -194,8 +192,7 @@ def test_where_no_process_can_be_had_the_others_train_on(
 
 
 @linux
-def test_a_server_that_hangs_holds_no_slot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TRAINYARD_DATA_DIR", str(tmp_path))
+def test_a_server_that_hangs_holds_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.trainers.DEAF_S", 0.5)
     server = ForkServer(threads=1)
     trainer, other = server.fork(), server.fork()
@@ -241,9 +238,8 @@ def test_many_forks_at_once_are_each_other_s_equals(server: ForkServer) -> None:
 
 
 @linux
-def test_a_worker_that_goes_at_once_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_worker_that_goes_at_once_leaves_nothing() -> None:
     """Also while torch is still being imported."""
-    monkeypatch.setenv("TRAINYARD_DATA_DIR", str(tmp_path))
     slots = Slots(2)
     for index in range(2):
         slots.warm(index)

@@ -52,7 +52,8 @@ class TrainerProcess(ABC):
     def close(self) -> None:
         """End it, if it has not ended, and let go of its pipe."""
         self.signal(signal.SIGKILL)
-        self.wait()
+        while self.wait(DEAF_S) is None:
+            pass
         os.close(self._stdin)
 
 
@@ -134,12 +135,6 @@ class ForkedTrainer(TrainerProcess):
                 send(self._pid, sig)
             if sig == signal.SIGKILL and self._killed_at is None:
                 self._killed_at = time.monotonic()
-
-    def close(self) -> None:
-        self.signal(signal.SIGKILL)
-        while self.wait(DEAF_S) is None:
-            pass
-        super().close()
 
 
 class ForkServer:

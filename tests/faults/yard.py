@@ -324,7 +324,7 @@ def command_of(process: psutil.Process) -> list[str]:
 
 def is_trainer(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
-        return process.name() == NAME or "worker.trainer" in process.cmdline()
+        return process.name() == NAME or "worker.trainer" in command_of(process)
     return False
 
 
