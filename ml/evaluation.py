@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ml.batches import evaluation_batch
+from ml.fused import fuse, gains_from_fusion
 from ml.setup import Setup
 
 STATISTICS_IMAGES = 1024  # tens of thousands of values a channel
@@ -42,6 +43,8 @@ def evaluate(run: Setup) -> Iterator[int | Verdict]:
     model.eval()
     if run.averaged is not None:
         settle_statistics(run, batch)
+    if gains_from_fusion(run.numerics, run.device):
+        model = fuse(model)
     losses, parts = [], []
     for start in range(0, n, batch):
         yield start

@@ -40,14 +40,20 @@ MEASURED: dict[tuple[str, str], Recipe] = {
     ("lenet", "mnist"): Recipe({"epochs": 10, "shift": 1}, Outcome(99.35, 0.06, 3, 57)),
     ("mlp", "mnist"): Recipe({"epochs": 10}, Outcome(98.50, 0.05, 3, 36)),
     ("alexnet", "mnist"): Recipe({"epochs": 3}, Outcome(99.42, 0.05, 3, 126)),
-    ("alexnet224", "mnist"): Recipe({"epochs": 3}),
+    ("alexnet224", "mnist"): Recipe({"epochs": 1}, Outcome(99.29, 0, 1, 1640)),
     ("resnet8", "mnist"): Recipe({"epochs": 10, **FAST}, Outcome(99.57, 0.06, 3, 382)),
     ("resnet20", "mnist"): Recipe({"epochs": 5, **FAST}, Outcome(99.61, 0.02, 3, 482)),
     ("resnet56", "mnist"): Recipe({"epochs": 3, **FAST}, Outcome(99.48, 0.08, 2, 849)),
     ("resnet18", "mnist"): Recipe({"epochs": 1}, Outcome(99.27, 0.16, 2, 897)),
-    ("resnet34", "mnist"): Recipe({"epochs": 3, "shift": 2}),
-    ("resnet50", "mnist"): Recipe({"epochs": 3, "shift": 2}),
+    ("resnet34", "mnist"): Recipe({"epochs": 1, "shift": 2}, Outcome(99.44, 0, 1, 1783)),
+    ("resnet50", "mnist"): Recipe({"epochs": 1, "shift": 2}, Outcome(99.04, 0, 1, 2498)),
     ("resnet18-pretrained", "mnist"): Recipe({"epochs": 1}),
+    # Augmentation gains small nets nothing here in ten epochs: mirrored, LeNet ended at 89.7, moved as well at 89.2.
+    ("lenet", "fashion-mnist"): Recipe({"epochs": 10}, Outcome(90.26, 0.23, 3, 66)),
+    ("mlp", "fashion-mnist"): Recipe({"epochs": 10}, Outcome(89.96, 0.18, 3, 30)),
+    ("alexnet", "fashion-mnist"): Recipe({"epochs": 10, "flip": True}, Outcome(91.95, 0.21, 3, 420)),
+    ("resnet8", "fashion-mnist"): Recipe({"epochs": 10, **FAST, "flip": True}, Outcome(92.11, 0.02, 3, 352)),
+    ("resnet20", "fashion-mnist"): Recipe({"epochs": 10, **FAST, "flip": True}, Outcome(93.46, 0.03, 2, 944)),
     ("lenet", "digits"): Recipe({"epochs": 30, "shift": 2}, Outcome(99.72, 0.28, 3, 5)),
     ("mlp", "digits"): Recipe({"epochs": 20}, Outcome(98.33, 0.28, 3, 2)),
     ("alexnet", "digits"): Recipe({"epochs": 20}, Outcome(99.44, 0.28, 3, 22)),
@@ -61,9 +67,9 @@ MEASURED: dict[tuple[str, str], Recipe] = {
     ("resnet18-pretrained", "digits"): Recipe({"epochs": 5}),
 }
 
-# The other sets could not be had where the figures were made. Both that look like MNIST are harder, and clothes may be
-# mirrored; CIFAR-10 gets the augmentation of its paper, mirrored and moved by four pixels (He et al. 2016, section
-# 4.2), and longer.
+# Not measured: KMNIST and CIFAR-10 could not be had where the figures were made. Both that look like MNIST are harder,
+# and clothes may be mirrored; CIFAR-10 gets the augmentation of its paper, mirrored and moved by four pixels (He et al.
+# 2016, section 4.2), and longer.
 ALIKE: dict[str, Mapping[str, Any]] = {
     "kmnist": {"epochs": 10},
     "fashion-mnist": {"flip": True, "epochs": 10},

@@ -25,7 +25,7 @@ from app.estimate import (
     largest_batch,
     read_slot,
 )
-from app.preflight import MOST_KEPT, find_caution, judge, might_be_large
+from app.preflight import MOST_KEPT, explain_too_few, find_caution, judge, might_be_large
 from ml.batches import evaluation_batch
 from ml.catalog import MODELS
 from ml.spec import RunSpec
@@ -253,6 +253,18 @@ def test_more_than_a_share_of_the_hosts_memory_is_told_but_not_refused() -> None
     assert not found.problem
     assert found.caution == find_caution(SLOT, estimate_memory(spec, ALEXNET224, "cpu")) != ""
     assert judge(spec, ALEXNET224, replace(SLOT, slots=1), None).caution == ""
+
+
+def test_gpus_that_would_stay_idle_are_told() -> None:
+    few = explain_too_few(spec_of(devices=4), 2)
+    assert "no worker has 4 GPUs for one run" in few
+    assert few.endswith("try devices 2")
+    for spec, gpus in ((spec_of(devices=4), 0), (spec_of(devices=4), 4), (spec_of(), 2)):
+        assert explain_too_few(spec, gpus) == ""
+    for device in ("cpu", "cuda"):  # said outright: the one is meant, the other waits
+        assert explain_too_few(spec_of(devices=4, device=device), 2) == ""
+    assert judge(spec_of(devices=4), ALEXNET224, None, None, 2).caution == few
+    assert judge(spec_of(devices=4, batch_size=64), ALEXNET224, SLOT, None, 2).caution == few
 
 
 def test_without_a_slot_nothing_is_refused() -> None:

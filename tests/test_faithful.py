@@ -5,9 +5,7 @@ Nothing of `ml` shapes the reference: its network, its images and its loop are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,23 +14,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ml.catalog import MODELS
-from ml.data import Split, load_dataset
 from ml.events import Points, Snapshot
 from ml.models import build_model
 from ml.presets import HOMEWORK, homework
 from ml.spec import RunSpec
 from ml.train import train
+from tests.test_train import digits
+
+# The number of threads shapes the bits.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 IMAGES, EPOCHS, SEED = 300, 2, 7  # batches of 64, 64, 64, 64 and a ragged one of 44
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The number of threads shapes the bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class LeNet(nn.Module):
@@ -55,12 +47,6 @@ class LeNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.conv(x).view(x.shape[0], -1))
         return logits
-
-
-@cache
-def digits() -> Split:
-    """Real images without a download, in MNIST's form: uint8 [N, 1, 28, 28]."""
-    return load_dataset("digits", Path("nowhere"))
 
 
 def chosen_images() -> tuple[Tensor, Tensor]:
@@ -121,6 +107,7 @@ SCALINGS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_the_preset_is_the_homeworks_loop_to_the_last_bit(scaling: str) -> None:
     pixels, labels = chosen_images()
@@ -128,6 +115,7 @@ def test_the_preset_is_the_homeworks_loop_to_the_last_bit(scaling: str) -> None:
     assert_same_training(spec_of(input_scaling=scaling), reference, losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["sigmoid", "relu"])
 def test_momentum_and_weight_decay_have_the_homeworks_bits(activation: str) -> None:
     pixels, labels = chosen_images()
@@ -139,6 +127,7 @@ def test_momentum_and_weight_decay_have_the_homeworks_bits(activation: str) -> N
     assert_same_training(spec_of(**change), reference, losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("model", ["alexnet", "resnet8"])
 def test_the_homeworks_other_networks_have_its_bits_too(model: str, momentum: float) -> None:

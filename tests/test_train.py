@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
@@ -35,22 +35,16 @@ from ml.train import NonFiniteLoss, pick_device, train
 from tests.bits import assert_same_bits
 from tests.test_models import SMALL_IMAGES
 
+# The number of threads shapes the bits, and `train` sets it on resume.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 CPU = torch.device("cpu")
 SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
 ADAMW: dict[str, Any] = {"optimizer": "adamw", "lr": 0.001, "weight_decay": 0.01}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The number of threads shapes the bits, and `train` sets it on resume."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @cache
 def digits() -> Split:
+    """Real images without a download, in MNIST's form: uint8 [N, 1, 28, 28]."""
     return load_dataset("digits", Path("nowhere"))
 
 

@@ -27,7 +27,7 @@ from tests.test_train import (
     weights_of,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 ENTRIES = [*((name, SMALL_IMAGES.get(name, {})) for name in MODELS), *VARIANTS]
 # Of the large ones the smallest; tests/test_train.py resumes all with their defaults.
