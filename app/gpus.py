@@ -35,14 +35,14 @@ def find_changed(s: Session) -> list[Run]:
     waiting = s.exec(query).all()
     if not waiting:
         return []
-    most = _count_most(s)
+    most = count_most(s)
     return [run for run in waiting if _is_ours(run.phase) and run.phase != explain(run.spec, most)]
 
 
 def note_missing(s: Session, some: Sequence[Run]) -> None:
     """Say of these runs, as far as they are queued, whether they wait for GPUs that no worker has."""
     asking = [run for run in some if run.kind == "training" and count_needed(run.spec)]
-    most = _count_most(s) if asking else 0
+    most = count_most(s) if asking else 0
     for run in asking:
         runs.say_waiting(s, run.id, explain(run.spec, most))
 
@@ -64,6 +64,6 @@ def _is_ours(phase: str) -> bool:
     return not phase or (phase.startswith("waits for ") and " GPU" in phase)
 
 
-def _count_most(s: Session) -> int:
+def count_most(s: Session) -> int:
     """The most GPUs that one run can have on a worker that is here and stays."""
     return max((worker.gpus for worker in workers.list_present(s) if not worker.drain), default=0)

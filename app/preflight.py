@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from app import anatomies, workers
+from app import anatomies, gpus, workers
 from app.db import Database
 from app.epochs import Measured, measure_epoch
 from app.errors import Invalid, Unavailable
@@ -104,10 +104,11 @@ def _wait(db: Database, spec: RunSpec, question: anatomies.Question, deadline: f
         with db.read() as s:
             anatomy = anatomies.read_answer(s, question)
             slot, measured = (None, None) if anatomy is None else read_place(s, spec)
+            most_gpus = gpus.count_most(s)
             awaited = slot is not None and measured is None and is_measuring(s, slot)
         late = time.monotonic() >= deadline
         if anatomy is not None and (late or not awaited):
-            return judge(spec, anatomy, slot, measured)
+            return judge(spec, anatomy, slot, measured, most_gpus)
         if late:
             raise Unavailable("no worker has looked at the network in time; try again in a moment")
         if not asked:
@@ -144,9 +145,13 @@ def is_measuring(s: Session, slot: Slot) -> bool:
 
 
 def judge(
-    spec: RunSpec, anatomy: Mapping[str, Any], slot: Slot | None, measured: Measured | None
+    spec: RunSpec,
+    anatomy: Mapping[str, Any],
+    slot: Slot | None,
+    measured: Measured | None,
+    most_gpus: int = 0,
 ) -> Preflight:
-    """Put together what is known. Pure."""
+    """Put together what is known; `most_gpus` is how many one run can have here. Pure."""
     if "error" in anatomy:
         return Preflight(spec, {}, slot, problem=str(anatomy["error"]), field="model")
     device = slot.device if slot else "cuda" if spec.device == "cuda" else "cpu"
@@ -156,7 +161,8 @@ def judge(
         epoch_s = measured.seconds
     elif slot is not None:
         epoch_s = estimate_epoch(spec, anatomy, slot)
-    known = Preflight(spec, anatomy, slot, memory, epoch_s, measured.runs if measured else 0)
+    caution = explain_too_few(spec, most_gpus)
+    known = Preflight(spec, anatomy, slot, memory, epoch_s, measured.runs if measured else 0, caution=caution)
     if slot is None:
         return known
     if lacks_compiler(spec, slot):
@@ -164,7 +170,17 @@ def judge(
     if not fits(spec, anatomy, slot):
         problem, field = explain_refusal(spec, anatomy, slot), field_to_change(spec, anatomy, slot)
         return Preflight(**{**vars(known), "problem": problem, "field": field})
-    return Preflight(**{**vars(known), "caution": find_caution(slot, memory)})
+    return Preflight(**{**vars(known), "caution": caution or find_caution(slot, memory)})
+
+
+def explain_too_few(spec: RunSpec, most_gpus: int) -> str:
+    """What people should know of a run that would leave idle the GPUs that there are."""
+    if spec.device != "auto" or not 0 < most_gpus < spec.devices:
+        return ""
+    return (
+        f"no worker has {spec.devices} GPUs for one run, so it would train in as many processes of a CPU, which is far "
+        f"slower: try devices {most_gpus}"
+    )
 
 
 def find_caution(slot: Slot, memory: Memory) -> str:

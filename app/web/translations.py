@@ -46,6 +46,7 @@ RETURNING = {
     "explain_compiler",
     "left_out",
     "find_caution",
+    "explain_too_few",
 }
 RECORDING = {
     "begin",
