@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -43,3 +43,10 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
         browser.close()
+
+
+def no_sideways_scroll(page: Page) -> bool:
+    """Nothing is wider than the screen, once the page is there: a click that leads to another does not wait for it."""
+    page.wait_for_load_state()
+    fits: bool = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    return fits

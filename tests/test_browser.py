@@ -22,6 +22,7 @@ from playwright.sync_api import (
 
 from app.web.forms import outcome_words
 from ml.recipes import find_recipe
+from tests.browser import no_sideways_scroll
 from tests.processes import Stack
 
 pytestmark = pytest.mark.slow
@@ -122,11 +123,6 @@ def wait_for_points(page: Page, title: str, at_least: int, traces: int = 1) -> d
 def until(page: Page, condition: str) -> None:
     """Wait for an expression of the page; as a function, since the pages forbid the evaluation of text."""
     page.wait_for_function(f"() => {condition}")
-
-
-def no_sideways_scroll(page: Page) -> bool:
-    fits: bool = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    return fits
 
 
 def external(stack: Stack, name: str, points: int = 0, **params: Any) -> str:

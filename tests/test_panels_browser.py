@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser import no_sideways_scroll
 from tests.processes import Stack
 
 pytestmark = pytest.mark.slow
@@ -245,4 +246,4 @@ def test_nothing_sticks_out(stack: Stack, open_page: OpenPage, width: int) -> No
     page = open_page(address(*sweep(stack), cols="all"), width=width)
     page.locator("[data-sweep]").scroll_into_view_if_needed()
     expect(page.locator(".scatter-point").first).to_be_attached()
-    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    assert no_sideways_scroll(page)
