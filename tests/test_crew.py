@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from ml.train import train
 from tests.asking import AskAt
 from tests.bits import assert_same_bits
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 CPU = torch.device("cpu")
 SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
 # 2 epochs of batches of 16, 16, 16 and 1: an odd share, and one that is smaller than the crew.
@@ -149,14 +149,6 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(path: Path) -> Trained:
     return Trained(*torch.load(path, weights_only=True))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def first_weights(spec: RunSpec) -> dict[str, torch.Tensor]:

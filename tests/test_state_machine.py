@@ -84,6 +84,7 @@ class Tree:
             return type(error)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # twenty seconds of work, on a machine that may have much else to do
 @pytest.mark.parametrize("external", [False, True], ids=["training", "external"])
 def test_ten_thousand_walks_keep_to_the_table(db: Database, external: bool) -> None:

@@ -20,12 +20,12 @@ from app.runs import NewRun
 from app.settings import Settings
 from ml.spec import RunSpec
 from tests.processes import run_command, wait_for
+from worker.children import Child
 from worker.environment import trainer_environment
 from worker.presence import Presence
 from worker.slots import Slots
 from worker.supervisor import Supervisor, Watch
 from worker.trainer_exit import EXIT_STALLED, describe_exit
-from worker.trainers import TrainerProcess
 
 
 class Shaky(Database):
@@ -106,7 +106,7 @@ def test_a_run_is_kept_for_a_trainer_until_its_first_step(supervisor: Supervisor
     with shaky.begin() as s:
         run = runs.claim_run(s, run_id, supervisor.name, 20)
     assert run is not None
-    watch = Watch(supervisor, run, cast(TrainerProcess, None))
+    watch = Watch(supervisor, run, cast(Child, None))
     for seq, step, phase, renewed in (
         (1, None, "loading data", True),
         (2, 0, "training", True),

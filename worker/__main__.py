@@ -59,7 +59,12 @@ def main() -> int:
     if (mismatch := describe_mismatch(supervisor.db)) is not None:
         print(f"trainyard: {mismatch}", file=sys.stderr)
         return 1
-    preflights = Preflights(supervisor.db, describe_slot(gpus, supervisor.slots.threads))
+    preflights = Preflights(
+        supervisor.db,
+        describe_slot(gpus, supervisor.slots.threads),
+        supervisor.slots.start,
+        is_idle=lambda: not supervisor.running,
+    )
     presence = Presence(
         supervisor,
         [gpu.name for gpu in gpus] or [f"CPU, {count_cores()} cores ({platform.machine()})"],

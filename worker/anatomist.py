@@ -1,4 +1,5 @@
-"""Answers what networks are, a line of JSON for a line of JSON: `python -m worker.anatomist`, started by the worker.
+"""Answers what networks are, a line of JSON for a line of JSON: forked from `worker.forkserver`, or
+`python -m worker.anatomist`.
 
 It never sees a GPU and trains nothing: torch's meta device has shapes only. The end of standard input ends it.
 """
@@ -6,6 +7,7 @@ It never sees a GPU and trains nothing: torch's meta device has shapes only. The
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -30,6 +32,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def main() -> int:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)
     return 0

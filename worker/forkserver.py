@@ -1,13 +1,13 @@
-"""A process that has imported torch once, and forks a trainer from itself whenever the worker asks for one.
+"""A process that has imported torch once, and forks from itself whom the worker asks for: a trainer, most of the time.
 
 Each import of torch takes seconds of a core and some hundred megabytes. A fork takes a hundredth of a second, and
 what it does not change it shares with the others. On Linux alone: elsewhere libraries do not outlive a fork, and each
-trainer imports torch itself.
+child imports torch itself.
 
-The worker's end is `worker.trainers.ForkServer`; between them go packets. `fork`, with the trainer's standard input,
-is answered by `PID`, -1 where there can be none. When that ends, it is told as `PID CODE` and stays a zombie until
-`reap PID`: so no signal that is meant for it can reach another process with its number. When the worker is gone the
-socket ends, and so does this.
+The worker's end is `worker.children.ForkServer`; between them go packets. `fork ROLE`, with the child's standard input
+and, if it answers, output, is answered by `PID`, -1 where there can be none. When that ends, it is told as `PID CODE`
+and stays a zombie until `reap PID`: so no signal that is meant for it can reach another process with its number. When
+the worker is gone the socket ends, and so does this.
 """
 
 from __future__ import annotations
@@ -19,13 +19,20 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from worker import trainer
+from worker import anatomist, pace, trainer
+from worker.children import ANATOMIST, NOBODY, PACE, PACKET, TRAINER
 from worker.trainer_exit import EXIT_CRASHED
-from worker.trainers import NAME, NOBODY, PACKET
+
+ROLES: dict[str, Callable[[], int]] = {
+    TRAINER: trainer.main,
+    ANATOMIST: anatomist.main,
+    PACE: pace.main,
+}
 
 
 def serve(channel: socket.socket) -> None:
@@ -40,15 +47,16 @@ def serve(channel: socket.socket) -> None:
             os.read(woken, 4096)
             tell_ends(channel, running)
         if channel.fileno() in ready:
-            packet, files, _, _ = socket.recv_fds(channel, PACKET, 1)
+            packet, files, _, _ = socket.recv_fds(channel, PACKET, 2)
             if not packet:
                 return
-            if packet == b"fork":
-                pid = fork(files[0], close=(channel.fileno(), woken, wake))
+            word, whom = packet.decode().split()
+            if word == "fork":
+                pid = fork(whom, files, close=(channel.fileno(), woken, wake))
                 running |= {pid} - {NOBODY}
                 channel.send(b"%d" % pid)
             else:
-                os.waitpid(int(packet.split()[1]), 0)
+                os.waitpid(int(whom), 0)
 
 
 def tell_ends(channel: socket.socket, running: set[int]) -> None:
@@ -60,10 +68,10 @@ def tell_ends(channel: socket.socket, running: set[int]) -> None:
             channel.send(b"%d %d" % (pid, code))
 
 
-def fork(stdin: int, close: tuple[int, ...]) -> int:
-    """The process id of a new trainer, or NOBODY where the system has no room for one: the others train on.
+def fork(role: str, streams: Sequence[int], close: tuple[int, ...]) -> int:
+    """The process id of a new child, or NOBODY where the system has no room for one: the others train on.
 
-    SIGTERM waits until it is the trainer's own.
+    SIGTERM waits until it is the child's own.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     try:
@@ -73,28 +81,30 @@ def fork(stdin: int, close: tuple[int, ...]) -> int:
         pid = NOBODY
     if pid == 0:
         try:
-            become_trainer(stdin, close)
-        except BaseException:  # noqa: BLE001  # nothing but a trainer may go on from here
+            become(role, streams, close)
+        except BaseException:  # noqa: BLE001  # nobody else may go on from here
             traceback.print_exc()
         finally:
             trainer.leave(EXIT_CRASHED)
-    os.close(stdin)
+    for stream in streams:
+        os.close(stream)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     return pid
 
 
-def become_trainer(stdin: int, close: tuple[int, ...]) -> NoReturn:
+def become(role: str, streams: Sequence[int], close: tuple[int, ...]) -> NoReturn:
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-    os.dup2(stdin, 0)
-    for file in (stdin, *close):
+    for standard, stream in enumerate(streams):  # input, then output
+        os.dup2(stream, standard)
+    for file in (*streams, *close):
         os.close(file)
     with suppress(OSError):
-        Path("/proc/self/comm").write_text(NAME)
-    trainer.leave(trainer.main())
+        Path("/proc/self/comm").write_text(role)
+    trainer.leave(ROLES[role]())
 
 
 def main() -> int:

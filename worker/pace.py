@@ -1,4 +1,5 @@
-"""How fast one slot computes, as a line of JSON: `python -m worker.pace`, started once a worker with a slot's threads.
+"""How fast one slot computes, as a line of JSON: forked once a worker from `worker.forkserver`, or
+`python -m worker.pace`; with a slot's threads.
 
 Five figures, each from a small thing done some times: the operations of a convolution as ResNets have it, of one with
 few channels as LeNet has it, and of a linear layer, the memory that batch normalisation and ReLU move, and what the

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from worker.trainers import CAN_FORK, ForkServer, StartedTrainer, TrainerProcess
+from worker.children import CAN_FORK, TRAINER, Child, Closing, ForkServer, StartedChild
 
 WARM_AGAIN_S = (
     4.0  # what imports torch itself takes seconds of CPU, which a run's first steps should not share
@@ -94,7 +94,7 @@ class Slots:
         self._free = set(range(count))
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
-        self._warm: dict[int, TrainerProcess] = {}
+        self._warm: dict[int, Child] = {}
         self._server: ForkServer | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -140,29 +140,40 @@ class Slots:
     def warm(self, index: int) -> None:
         """Start the slot's next trainer, unless it waits already."""
         with self._lock:
-            waiting = self._warm.get(index)
-            if not self._closed and (waiting is None or not waiting.alive()):
-                self._warm[index] = self._start()
+            if not self._closed and self._waiting_trainer(index) is None:
+                self._warm[index] = self._start(TRAINER)
 
-    def take(self, index: int) -> TrainerProcess:
+    def take(self, index: int) -> Child:
         """The slot's warm trainer, or a new one; the next is started a little later."""
         with self._lock:
-            trainer = self._warm.pop(index, None)
-            if trainer is not None and not trainer.alive():
-                trainer.close()
-                trainer = None
-            trainer = trainer or self._start()
+            trainer = self._waiting_trainer(index) or self._start(TRAINER)
+            self._warm.pop(index, None)
         later = threading.Timer(WARM_AGAIN_S, self.warm, [index])
         later.daemon = True
         later.start()
         return trainer
 
-    def _start(self) -> TrainerProcess:
+    def _waiting_trainer(self, index: int) -> Child | None:
+        """The slot's, if it lives; one that has died is let go of."""
+        trainer = self._warm.get(index)
+        if trainer is None or trainer.alive():
+            return trainer
+        self._warm.pop(index).close()
+        return None
+
+    def start(self, role: str) -> Child:
+        """A process for something else than a run, with a slot's threads. Raises: Closing."""
+        with self._lock:
+            if self._closed:
+                raise Closing
+            return self._start(role)
+
+    def _start(self, role: str) -> Child:
         if not CAN_FORK:
-            return StartedTrainer(self.threads)
+            return StartedChild(role, self.threads)
         if self._server is None or not self._server.alive:
             self._server = ForkServer(self.threads)
-        return self._server.fork()
+        return self._server.fork(role)
 
     def close(self) -> None:
         with self._lock:

@@ -22,11 +22,11 @@ from app.errors import NotFound, TrainyardError, Unavailable
 from app.leftovers import remove_leftovers
 from app.models import RUNNING, Run
 from app.settings import Settings
+from worker.children import Child
 from worker.job import Job
 from worker.room import Room
 from worker.slots import Slots
 from worker.trainer_exit import describe_exit, read_tail
-from worker.trainers import TrainerProcess
 from worker.writes import FIRST_S, LAST_S
 
 log = logging.getLogger(__name__)
@@ -153,9 +153,8 @@ class Supervisor:
         trainer = self.slots.take(slots[0])
         log.info("a trainer has the run")
         try:
-            trainer.give(
-                Job(run.id, run.attempt, run.seq, slots, self.name, run.spec, run.checkpoint, str(log_path))
-            )
+            job = Job(run.id, run.attempt, run.seq, slots, self.name, run.spec, run.checkpoint, str(log_path))
+            trainer.say(job.to_line())
             code = Watch(self, run, trainer).until_exit()
         finally:
             trainer.close()
@@ -197,7 +196,7 @@ class Supervisor:
 class Watch:
     """One trainer until it exits: keeps the lease while it starts, and ends it when it should have ended."""
 
-    def __init__(self, supervisor: Supervisor, run: Run, trainer: TrainerProcess) -> None:
+    def __init__(self, supervisor: Supervisor, run: Run, trainer: Child) -> None:
         self.supervisor, self.run, self.trainer = supervisor, run, trainer
         self.began = time.monotonic()
         self.since: dict[str, float] = {}

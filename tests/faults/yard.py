@@ -35,7 +35,7 @@ from app.models import ENDED, MetricChunk, Run, RunEvent
 from app.settings import database_url as with_driver
 from tests import processes
 from tests.processes import Process, Web, wait_for
-from worker.trainers import NAME
+from worker.children import TRAINER
 
 Json = dict[str, Any]
 
@@ -324,7 +324,7 @@ def command_of(process: psutil.Process) -> list[str]:
 
 def is_trainer(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
-        return process.name() == NAME or "worker.trainer" in command_of(process)
+        return process.name() == TRAINER or "worker.trainer" in command_of(process)
     return False
 
 

@@ -1,8 +1,13 @@
-"""The processes that train, as the worker has them: forked from one that has imported torch, or started one by one."""
+"""The processes that know torch, as the worker has them: forked from one that has imported it, or started one by one.
+
+Each plays a role, the module of this package whose `main` it runs: `trainer`, or for a pre-flight `anatomist` and
+`pace`, which answer on their standard output.
+"""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -11,26 +16,30 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 
 from app.settings import ROOT
 from worker.environment import trainer_environment
-from worker.job import Job
 from worker.trainer_exit import EXIT_CRASHED
 
 CAN_FORK = sys.platform == "linux"
-DEAF_S = 10.0  # so long after SIGKILL its server may take to say that a trainer has ended
+DEAF_S = 10.0  # so long after SIGKILL its server may take to say that a child has ended
 START_S = 60.0  # the import of torch, on a machine that is busy
 PACKET = 64
-NOBODY = -1  # told for a trainer that could not be forked
-NAME = "trainer"  # of a forked one in `ps -o comm` and `top`
+NOBODY = -1  # told for a child that could not be forked
+TRAINER, ANATOMIST, PACE = "trainer", "anatomist", "pace"  # shown by `ps -o comm` and `top` for forked ones
 
 
-class TrainerProcess(ABC):
-    """A trainer, the leader of its own session. Its standard input stays open as long as we live."""
+class Closing(Exception):
+    """The worker is about to end and starts nothing."""
 
-    def __init__(self, stdin: int) -> None:
-        self._stdin = stdin
+
+class Child(ABC):
+    """A process in its role, the leader of its own session. It ends with its standard input, and so with the worker."""
+
+    def __init__(self, stdin: int, stdout: int | None) -> None:
+        self._stdin, self._stdout = stdin, stdout
 
     @abstractmethod
     def wait(self, timeout_s: float | None = None) -> int | None:
@@ -38,23 +47,50 @@ class TrainerProcess(ABC):
 
     @abstractmethod
     def signal(self, sig: signal.Signals) -> None:
-        """To the trainer alone for SIGTERM, to its whole group for SIGKILL."""
+        """To it alone for SIGTERM, to its whole group for SIGKILL."""
 
     def alive(self) -> bool:
         return self.wait(0) is None
 
-    def give(self, job: Job) -> None:
-        line = job.to_line()
+    def say(self, line: bytes) -> None:
         with suppress(BrokenPipeError):  # it died: its exit code tells
             while line:
                 line = line[os.write(self._stdin, line) :]
 
+    def hear(self, timeout_s: float) -> bytes:
+        """What it says up to the end of a line; without that end when it ends before, or takes too long."""
+        assert self._stdout is not None
+        said, deadline = b"", time.monotonic() + timeout_s
+        while not said.endswith(b"\n"):
+            ready, _, _ = select.select([self._stdout], [], [], max(0.0, deadline - time.monotonic()))
+            piece = os.read(self._stdout, 1 << 20) if ready else b""
+            if not piece:
+                break
+            said += piece
+        return said
+
     def close(self) -> None:
-        """End it, if it has not ended, and let go of its pipe."""
+        """End it, if it has not ended, and let go of its pipes. Once."""
         self.signal(signal.SIGKILL)
         while self.wait(DEAF_S) is None:
-            pass
-        os.close(self._stdin)
+            self.signal(signal.SIGKILL)  # it may only now have begun
+        let_go((self._stdin, self._stdout))
+
+
+def open_pipes(role: str) -> tuple[list[int], tuple[int, int | None]]:
+    """The child's ends, of its standard input and, unless it is a trainer, output; and ours."""
+    stdin, to = os.pipe()
+    if role == TRAINER:
+        return [stdin], (to, None)
+    come, stdout = os.pipe()
+    return [stdin, stdout], (to, come)
+
+
+def let_go(pipes: Sequence[int | None]) -> None:
+    """Of the child's ends when it has them, or we would not see its end; of ours in the end."""
+    for pipe in pipes:
+        if pipe is not None:
+            os.close(pipe)
 
 
 def send(pid: int, sig: signal.Signals) -> None:
@@ -69,21 +105,22 @@ def send(pid: int, sig: signal.Signals) -> None:
 # -- started one by one -----------------------------------------------------------------------------------------------
 
 
-class StartedTrainer(TrainerProcess):
+class StartedChild(Child):
     """One that imports torch itself."""
 
-    def __init__(self, threads: int) -> None:
-        theirs, ours = os.pipe()
+    def __init__(self, role: str, threads: int) -> None:
+        theirs, ours = open_pipes(role)
+        stdin, stdout = [*theirs, subprocess.DEVNULL][:2]
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "worker.trainer"],
-            stdin=theirs,
-            stdout=subprocess.DEVNULL,
+            [sys.executable, "-m", f"worker.{role}"],
+            stdin=stdin,
+            stdout=stdout,
             cwd=ROOT,
             env=trainer_environment(os.environ, threads),
             start_new_session=True,
         )
-        os.close(theirs)
-        super().__init__(ours)
+        let_go(theirs)
+        super().__init__(*ours)
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         with suppress(subprocess.TimeoutExpired):
@@ -98,12 +135,12 @@ class StartedTrainer(TrainerProcess):
 # -- forked -----------------------------------------------------------------------------------------------------------
 
 
-class ForkedTrainer(TrainerProcess):
+class ForkedChild(Child):
     """One that a ForkServer forks, as soon as that has imported torch."""
 
-    def __init__(self, stdin: int, server: ForkServer) -> None:
-        super().__init__(stdin)
-        self._server = server
+    def __init__(self, role: str, pipes: tuple[int, int | None], server: ForkServer) -> None:
+        super().__init__(*pipes)
+        self._role, self._server = role, server
         self._pid: int | None = None
         self._code: int | None = None
         self._killed_at: float | None = None
@@ -124,7 +161,8 @@ class ForkedTrainer(TrainerProcess):
     def wait(self, timeout_s: float | None = None) -> int | None:
         if self._ended.wait(timeout_s):
             return self._code
-        if self._killed_at is not None and time.monotonic() - self._killed_at > DEAF_S:
+        is_deaf = self._killed_at is not None and time.monotonic() - self._killed_at > DEAF_S
+        if is_deaf and self._role == TRAINER:  # for others no training is ended
             self._server.close()  # it was stopped, or hangs: nobody else would tell us
         return self._code
 
@@ -138,8 +176,8 @@ class ForkedTrainer(TrainerProcess):
 
 
 class ForkServer:
-    """`python -m worker.forkserver` and a thread that hears of its trainers. It lives as long as `alive`; when it dies,
-    its trainers are ended, as nobody would hear of their end."""
+    """`python -m worker.forkserver` and a thread that hears of its children. It lives as long as `alive`; when it dies,
+    they are ended, as nobody would hear of their end."""
 
     def __init__(self, threads: int) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -154,8 +192,8 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
             )
         self.alive = True
-        self._asked: deque[ForkedTrainer] = deque()
-        self._running: dict[int, ForkedTrainer] = {}
+        self._asked: deque[ForkedChild] = deque()
+        self._running: dict[int, ForkedChild] = {}
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._hear, name="forkserver", daemon=True)
         self._thread.start()
@@ -164,19 +202,19 @@ class ForkServer:
     def pid(self) -> int:
         return self._popen.pid
 
-    def fork(self) -> ForkedTrainer:
-        """A new trainer; one that has ended already where the server has died."""
-        theirs, ours = os.pipe()
-        trainer = ForkedTrainer(ours, self)
+    def fork(self, role: str = TRAINER) -> ForkedChild:
+        """A new child; one that has ended already where the server has died."""
+        theirs, ours = open_pipes(role)
+        child = ForkedChild(role, ours, self)
         with self._lock:
             if self.alive:
-                self._asked.append(trainer)
-                with suppress(OSError):  # it has just died, and `_hear` will end the trainer
-                    socket.send_fds(self._channel, [b"fork"], [theirs])
+                self._asked.append(child)
+                with suppress(OSError):  # it has just died, and `_hear` will end the child
+                    socket.send_fds(self._channel, [f"fork {role}".encode()], theirs)
             else:
-                trainer.end(self._popen.wait())
-        os.close(theirs)
-        return trainer
+                child.end(self._popen.wait())
+        let_go(theirs)
+        return child
 
     def close(self) -> None:
         """End it and what it has forked."""
@@ -194,11 +232,11 @@ class ForkServer:
                     self._begin(self._asked.popleft(), pid)
         self._bury()
 
-    def _begin(self, trainer: ForkedTrainer, pid: int) -> None:
+    def _begin(self, child: ForkedChild, pid: int) -> None:
         if pid == NOBODY:
-            return trainer.end(EXIT_CRASHED)
-        self._running[pid] = trainer
-        return trainer.begin(pid)
+            return child.end(EXIT_CRASHED)
+        self._running[pid] = child
+        return child.begin(pid)
 
     def _bury(self) -> None:
         with self._lock:
@@ -206,8 +244,8 @@ class ForkServer:
             self._channel.close()
         self._popen.kill()  # should it be alive, but out of reach
         code = self._popen.wait()
-        for trainer in self._running.values():
-            trainer.signal(signal.SIGKILL)
-            trainer.end(-signal.SIGKILL)
-        for trainer in self._asked:
-            trainer.end(code)
+        for child in self._running.values():
+            child.signal(signal.SIGKILL)
+            child.end(-signal.SIGKILL)
+        for child in self._asked:
+            child.end(code)
